@@ -9,7 +9,6 @@ has 84 rows that nobody reads.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
-import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt
@@ -57,11 +56,11 @@ def expert(
       form: sizes.
 
     Returns:
-      HBM `[tiles, tile rows, hidden padded]`; tiles that are not live hold what nobody wrote.
+      HBM `[tiles, tile rows, width]`; tiles that are not live hold what nobody wrote.
     """
     at_once = form.tiles_at_once
     tiles = form.expert_rows // form.tile_rows
-    out = hbm(tiles, form.tile_rows, form.hidden_padded, dtype=form.dtype)
+    out = hbm(tiles, form.tile_rows, form.width, dtype=form.dtype)
 
     def none(out: Hbm, _: KnownInt) -> Hbm:
         return out
@@ -102,9 +101,16 @@ def _block(
     y = down(features, weights.down, weights.down_bias, form, rows=rows)
 
     def store(out: Hbm, tile: KnownInt) -> Hbm:
-        return dma_store.at[first + tile](out, index(y, tile, 1))
+        return _stored(out, first + tile, index(y, tile, 1))
 
     return loop(store, out, count)
+
+
+def _stored(out: Hbm, place: KnownInt, y: Sbuf) -> Hbm:
+    """A tile of rows in its place of HBM `[tiles, rows, width]`, which may be wider."""
+    if out.shape[-1] == y.shape[-1]:
+        return dma_store.at[place](out, y)
+    return dma_store.at[place, :, : y.shape[-1]](out, y)
 
 
 def down(
@@ -160,12 +166,12 @@ def shared(h: Hbm, weights: ExpertWeights, form: MoeForm) -> Hbm:
       form: sizes.
 
     Returns:
-      HBM of the shape of `h`: on several cores to be summed over them.
+      HBM `[tiles, rows, width]`: on several cores to be summed over them.
     """
     at_once = _tiles_at_once(form)
     count, size = form.hidden_tiles
 
-    def block(number: KnownInt) -> Hbm:
+    def block(out: Hbm, number: KnownInt) -> Hbm:
         turned = sbuf(size, count, at_once * form.rows, dtype=form.dtype)
 
         def load(turned: Sbuf, tile: KnownInt) -> Sbuf:
@@ -177,14 +183,13 @@ def shared(h: Hbm, weights: ExpertWeights, form: MoeForm) -> Hbm:
         features = gated(turned, weights.up, form.mixture.gate, dtype=form.dtype)
         y = down(features, weights.down, weights.down_bias, form, rows=form.rows)
 
-        def store(tile: KnownInt) -> Hbm:
-            return dma_store(index(y, tile, 1))
+        def store(out: Hbm, tile: KnownInt) -> Hbm:
+            return _stored(out, number * at_once + tile, index(y, tile, 1))
 
-        return lax.map(store, jnp.arange(at_once, dtype=jnp.int32))
+        return loop(store, out, at_once)
 
-    blocks = form.tiles // at_once
-    stored = lax.map(block, jnp.arange(blocks, dtype=jnp.int32))
-    return stored.reshape(h.shape)
+    out = hbm(form.tiles, form.rows, form.width, dtype=form.dtype)
+    return loop(block, out, form.tiles // at_once)
 
 
 def _tiles_at_once(form: MoeForm) -> int:

@@ -183,7 +183,15 @@ class MoeForm:
     @property
     def part(self) -> int:
         """Features that a core sums up for all of the chip's tokens."""
-        return self.hidden_padded // self.cores
+        return math.ceil(self.hidden_padded / self.cores)
+
+    @property
+    def width(self) -> int:
+        """Features that all cores sum up: as many on each, so of 2,898 over 8 cores 2,904.
+
+        What stands behind `hidden_padded` is never written and never read.
+        """
+        return self.part * self.cores
 
     @property
     def ffn_tiles(self) -> tuple[int, int]:

@@ -115,7 +115,7 @@ def mixture(
 
     numbers = jnp.arange(form.local, dtype=jnp.int32)
     made = lax.map(of_expert, (numbers, weights.experts, work.live, come))
-    made = made.reshape(form.local, -1, form.hidden_padded)
+    made = made.reshape(form.local, -1, form.width)
     if form.crosses:
         assert chip_axis is not None
         made = rows.exchanged(made, work.comes, form.sent_rows, counts, chip_axis)
@@ -125,8 +125,9 @@ def mixture(
     own = rows.combined(columns, slots, assigned, of_shared, form)
     if core_axis is None or form.cores == 1:
         return Mixed(own, counts)
-    whole = hbm(*h.shape, dtype=form.dtype)
-    return Mixed(all_gather(whole, own, axis=core_axis), counts)
+    whole = hbm(form.tiles, form.rows, form.width, dtype=form.dtype)
+    whole = all_gather(whole, own, axis=core_axis)
+    return Mixed(whole[..., : form.hidden_padded], counts)
 
 
 def _summed_over_cores(made: Hbm, form: MoeForm, axis: str | None) -> Hbm:
