@@ -251,7 +251,10 @@ FAULTS: Faults = {
     ),
     # --- latent attention ---
     "a latent of no parts": Fault(
-        lambda: LatentAttention(attention=ContextAttention(**SIZES), latent=4),
-        "parts are None|wants the ring scheme",
+        lambda: LatentAttention(
+            attention=ContextAttention(**(SIZES | dict(kv_heads=SIZES["heads"]))),
+            latent=4,
+        ),
+        "parts are None",
     ),
 }
