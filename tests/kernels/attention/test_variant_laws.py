@@ -104,6 +104,10 @@ STEPS: dict[str, Callable[..., Any]] = {
 }
 
 
+# Factors that a score begins with: Trainium's softmax scales scores anyway, and takes them up.
+TAKEN_UP = {"times", "of head"}
+
+
 def of_steps(names: Sequence[str]) -> Variant:
     def steps(s: Any, b: Any, h: Any, q: Any, k: Any) -> Any:
         for name in names:
@@ -118,9 +122,10 @@ def of_steps(names: Sequence[str]) -> Variant:
 def test_a_step_more_is_never_faster(names: list[str]) -> None:
     """On either machine, from causal attention without a score to all the steps."""
     made = [of_steps(names[:count]) for count in range(len(names) + 1)]
-    for times in ([ticks(x) for x in made], [cycles(x) for x in made]):
-        assert times == sorted(times)
-        assert times[0] < times[-1]
+    on_mesh, on_wafer = [ticks(x) for x in made], [cycles(x) for x in made]
+    assert on_mesh == sorted(on_mesh) and on_wafer == sorted(on_wafer)
+    assert on_wafer[0] < on_wafer[-1]
+    assert on_mesh[0] < on_mesh[-1] or TAKEN_UP.issuperset(names)
 
 
 # --- in disguise ---
