@@ -198,7 +198,7 @@ def execute(
         )
         run.oracle_tokens = [token for token in answer if token not in stops]
     with stages("timeline", "reading the clock") as stage:
-        run.clock = machine.read(len(run.logits), stage.update)
+        run.clock = machine.read(len(run.logits), stage.update, first.counts)
 
 
 def decode(

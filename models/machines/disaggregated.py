@@ -158,12 +158,22 @@ class Disaggregated:
             yield token, np.asarray(logits)
 
     def read(
-        self, generated: int, progress: Callable[[str], None] = lambda stage: None
+        self,
+        generated: int,
+        progress: Callable[[str], None] = lambda stage: None,
+        counts: np.ndarray | None = None,
     ) -> Clock:
-        """Reads the clock of a request that generated so many tokens, under every band."""
+        """Reads the clock of a request that generated so many tokens, under every band.
+
+        Args:
+          generated: tokens, the first by prefill.
+          progress: told each stage.
+          counts: of experts' tokens in prefill, such as `PrefillResult.counts`; None: every expert
+            is chosen equally often.
+        """
         progress("prefill")
-        prefill = self.prefill.read_bands(self.chip)
-        critical = self.prefill.read(self.chip.at(), contended=False)
+        prefill = self.prefill.read_bands(self.chip, counts)
+        critical = self.prefill.read(self.chip.at(), counts, contended=False)
         progress("hand-off")
         layered = banded(lambda band: self.handoff(prefill[band], band, "layer"))
         bulk = banded(lambda band: self.handoff(prefill[band], band, "bulk"))

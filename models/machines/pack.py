@@ -10,20 +10,46 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.annotations import PyTree
+from kernels.moe.mesh import weights as moe_weights
+from kernels.moe.mesh.form import MoeForm
+from kernels.moe.mesh.mixture import MoeWeights
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.tiles import BANK_COLUMNS, pack, split
 from models.config import ModelConfig
 from models.machines.tensor_parallel import FEWEST_LOGITS, Array, Shares, deal
 from models.plain.weights import weights_of_run
+from models.tensors import (
+    EXPERT_BIASES,
+    EXPERTS,
+    ROUTER,
+    ROUTER_BIAS,
+    SELECTION_BIAS,
+    SHARED_EXPERT,
+)
 
 HEAD_NORMS = ("q_norm", "k_norm")
 # As wide as the residual stream.
 HIDDEN_ROWS = ("attn_norm", "attn_output_norm", "mlp_norm", "mlp_output_norm", "bo")
+OF_EXPERTS = frozenset(
+    tensor.name
+    for tensor in (
+        ROUTER,
+        ROUTER_BIAS,
+        SELECTION_BIAS,
+        *EXPERTS,
+        *EXPERT_BIASES,
+        *SHARED_EXPERT,
+    )
+)
 ON_EVERY_CORE = (*HIDDEN_ROWS, *HEAD_NORMS)
 
 
 def pack_weights(
-    config: ModelConfig, weights: PyTree, tiling: LayerTiling, shares: Shares
+    config: ModelConfig,
+    weights: PyTree,
+    tiling: LayerTiling,
+    shares: Shares,
+    mixture: MoeForm | None = None,
 ) -> PyTree:
     """The canonical weights laid out as the kernels load them; structs stay structs.
 
@@ -32,28 +58,43 @@ def pack_weights(
       weights: canonical pytree.
       tiling: one core's sizes.
       shares: what each core holds.
+      mixture: of layers with experts, of any room for rows.
 
     Returns:
       Embedding and norms as every core has them; everything else with an axis of cores, where
       there are several, behind that of the layers; see `weight_specs`. `layers` has an entry for
-      each of the config's runs.
+      each of the config's runs; of layers with experts `mixture` are `MoeWeights`.
     """
-    packer = functools.partial(Packer, config, tiling, shares)
+    packer = functools.partial(Packer, config, tiling, shares, mixture)
     # To read the clock nobody needs the 16 GB that Llama 3.1 8B has in bfloat16.
     if isinstance(jax.tree.leaves(weights)[0], jax.ShapeDtypeStruct):
-        return jax.eval_shape(packer(jnp).model, weights)
-    return packer(np).model(jax.tree.map(np.asarray, weights))
+        return jax.eval_shape(packer(xp=jnp).model, weights)
+    return packer(xp=np).model(jax.tree.map(np.asarray, weights))
 
 
-def weight_specs(packed: PyTree, axis: str | None) -> PyTree:
-    """Which packed weights differ along the cores' mesh axis, as `emu.Program` takes it."""
-    if axis is None:
-        return ()
-    runs = tuple(
-        {name: () if name in ON_EVERY_CORE else (None, axis) for name in run}
-        for run in packed["layers"]
+def weight_specs(
+    packed: PyTree, axis: str | None, mesh_axes: tuple[str, str]
+) -> PyTree:
+    """Which packed weights differ along mesh axes, as `emu.Program` takes it.
+
+    Args:
+      packed: by `pack_weights`.
+      axis: of the cores that share a layer; None where one has it all.
+      mesh_axes: of chips and of cores, over which experts are dealt.
+    """
+    chip, core = mesh_axes
+    specs: dict[str, Any] = dict.fromkeys(ON_EVERY_CORE, ())
+    specs["mixture"] = MoeWeights(
+        router=(),  # type: ignore[arg-type]
+        experts=(None, chip, core),  # type: ignore[arg-type]
+        shared=(None, core),  # type: ignore[arg-type]
     )
-    return {"embed": (), "norm": (), "heads": (axis,), "layers": runs}
+    dealt = () if axis is None else (None, axis)
+    runs = tuple(
+        {name: specs.get(name, dealt) for name in run} for run in packed["layers"]
+    )
+    heads = () if axis is None else (axis,)
+    return {"embed": (), "norm": (), "heads": heads, "layers": runs}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,12 +105,14 @@ class Packer:
       config: of the model.
       tiling: one core's sizes.
       shares: what each core holds.
+      mixture: of layers with experts.
       xp: numpy, or jax.numpy where only shapes are wanted.
     """
 
     config: ModelConfig
     tiling: LayerTiling
     shares: Shares
+    mixture: MoeForm | None
     xp: ModuleType
 
     def model(self, weights: dict[str, Any]) -> dict[str, Any]:
@@ -92,12 +135,11 @@ class Packer:
             ),
         }
 
-    def layers(self, layers: dict[str, Array]) -> dict[str, jax.Array]:
+    def layers(self, layers: dict[str, Array]) -> dict[str, Any]:
         """The weights of layers that have the same, q, k and v side by side in one."""
         tiling, shares = self.tiling, self.shares
         head_dim = tiling.head_dim
         hidden_rows = tiling.hidden_tiles[1]
-        ffn_rows = tiling.ffn_tiles[1]
         hidden_columns = tiling.hidden_columns
         # What multiplies the residual stream is cut by columns; what returns to it, by rows.
         # A core's columns of q make its own heads, and its rows of `wo` take them up: nothing
@@ -106,17 +148,15 @@ class Packer:
         wk = self.dealt(layers["wk"], shares.kv_heads, unit=head_dim)
         wv = self.dealt(layers["wv"], shares.kv_heads, unit=head_dim)
         wo = self.dealt(layers["wo"], shares.heads, axis=-2, unit=head_dim)
-        w_gate = self.dealt(layers["w_gate"], shares.ffn)
-        w_up = self.dealt(layers["w_up"], shares.ffn)
-        w_down = self.dealt(layers["w_down"], shares.ffn, axis=-2)
         wqkv = self.xp.concatenate([wq, wk, wv], axis=-1)
-        placed = {
+        placed: dict[str, Any] = {
             "wqkv": self.packed(wqkv, hidden_rows, tiling.qkv_columns),
             "wo": self.packed(wo, tiling.head_tiles[1], hidden_columns),
-            "w_gate": self.packed(w_gate, hidden_rows, ffn_rows),
-            "w_up": self.packed(w_up, hidden_rows, ffn_rows),
-            "w_down": self.packed(w_down, ffn_rows, hidden_columns),
         }
+        if "router" in layers:
+            placed["mixture"] = self.experts(layers)
+        else:
+            placed |= self.mlp(layers)
         for name in HIDDEN_ROWS:
             if name in layers:
                 placed[name] = self.padded(layers[name])[:, None]
@@ -131,6 +171,36 @@ class Packer:
             biases = self.xp.concatenate([bq, bk, bv], axis=-1)
             placed["bqkv"] = jnp.asarray(biases)
         return placed
+
+    def mlp(self, layers: dict[str, Array]) -> dict[str, jax.Array]:
+        """The gated MLP of layers."""
+        hidden_rows, ffn_rows = self.tiling.hidden_tiles[1], self.tiling.ffn_tiles[1]
+        w_gate = self.dealt(layers["w_gate"], self.shares.ffn)
+        w_up = self.dealt(layers["w_up"], self.shares.ffn)
+        w_down = self.dealt(layers["w_down"], self.shares.ffn, axis=-2)
+        return {
+            "w_gate": self.packed(w_gate, hidden_rows, ffn_rows),
+            "w_up": self.packed(w_up, hidden_rows, ffn_rows),
+            "w_down": self.packed(w_down, ffn_rows, self.tiling.hidden_columns),
+        }
+
+    def experts(self, layers: dict[str, Array]) -> MoeWeights:
+        """The mixtures of layers."""
+        assert self.mixture is not None
+        own = {name: array for name, array in layers.items() if name in OF_EXPERTS}
+        made = []
+        for layer in range(len(own["router"])):
+            # Biases are added in float32.
+            of_layer = {
+                name: array[layer]
+                if name.endswith("_bias")
+                else self.converted(array[layer])
+                for name, array in own.items()
+            }
+            made.append(
+                moe_weights.packed(moe_weights.named(of_layer), self.mixture, self.xp)
+            )
+        return jax.tree.map(lambda *each: jnp.asarray(self.xp.stack(each)), *made)
 
     def converted(self, weight: Array) -> Array:
         """In the layer's dtype."""

@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,8 @@ import numpy as np
 from emu import Device, Known, Program, Reading
 from emu.annotations import DType, PyTree
 from emu.trainium.datasheets import TRN3, NeuronCoreSheet
+from kernels.moe.mesh.form import MoeForm
+from kernels.moe.mesh.places import Order
 from kernels.tokens.placement import Placement
 from kernels.trainium.layer.form import Positions
 from kernels.trainium.layer.ring import (
@@ -26,8 +28,10 @@ from kernels.trainium.layer.ring import (
 from models.attention_pattern import Attention, pattern_of
 from models.config import ModelConfig
 from models.family_attention import own_attention
+from models.layer_form import LayerForm
 from models.machines.layer_weights import check_forms, check_layer_weights
 from models.machines.pack import pack_weights, weight_specs
+from models.machines.prefill_experts import Mixtures, experts_of, mixture_structs
 from models.machines.prefill_forms import (
     layer_runs,
     position_tables,
@@ -53,12 +57,27 @@ class PrefillResult:
       logits: float32 `[vocabulary]` of the last prompt token.
       k: `[layers, tokens, kv_heads, head_dim]`, rotated, in the prefill's dtype.
       v: the same shape.
+      counts: of layers with experts, int `[layers, chips, experts]`: how many of each chip's tokens
+        chose each expert; `Prefill.read` takes them. None: no layer has experts.
     """
 
     token: int
     logits: np.ndarray
     k: np.ndarray
     v: np.ndarray
+    counts: np.ndarray | None = None
+
+
+class Compiled(NamedTuple):
+    """A prefill compiled for a prompt, to be handed to `Prefill.run`.
+
+    Attributes:
+      call: what runs.
+      counts: of the prompt, as `PrefillResult.counts`; None: no layer has experts.
+    """
+
+    call: Callable[..., Any]
+    counts: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +113,7 @@ class Prefill:
       kinds: which of `rings` each layer has, int32 `[layers]`.
       choices: what each layer of each run has of its form's alternatives.
       rings: the prompt's, one for each distinct variant of attention.
-      program: the kernel on its mesh; run and read alike.
+      experts: the layers' mixtures of experts; None: none has one.
     """
 
     def __init__(
@@ -172,35 +191,68 @@ class Prefill:
             )
             for of_layer in scores
         )
-        self.weights = pack_weights(config, weights, self.tiling, self.shares)
-        mesh = {CHIP: chips}
-        core_axis = None
-        if cores > 1:
-            core_axis = CORE
-            mesh[CORE] = cores
-        runs, self.choices = layer_runs(config, self.kinds.tolist())
+        real = self.where.positions() < tokens
+        self.experts = experts_of(config, self.tiling, cores, real)
+        mixture = self.experts and self.experts.smallest
+        self.weights = pack_weights(config, weights, self.tiling, self.shares, mixture)
+        self.runs, self.choices = layer_runs(config, self.kinds.tolist())
+        self._programs: dict[MoeForm | None, Program] = {}
+
+    # --- programs ---
+
+    @property
+    def program(self) -> Program:
+        """The kernel on its mesh; run and read alike. Experts are all chosen equally often."""
+        return self.program_for()
+
+    def program_for(self, counts: Any = None) -> Program:
+        """The kernel with room for counts, as `read` takes them."""
+        if self.experts is None:
+            return self._program(None)
+        return self._program(self.experts.form(self.experts.counts(counts)))
+
+    def _program(self, mixture: MoeForm | None) -> Program:
+        if mixture in self._programs:
+            return self._programs[mixture]
+        mesh = {CHIP: self.chips}
+        core_axis = CORE if self.cores > 1 else None
+        # Experts are dealt over an axis of cores, be it of one.
+        if core_axis or mixture:
+            mesh[CORE] = self.cores
         form = KernelForm(
             self.tiling,
             self.rings,
-            runs,
+            self.runs,
             core_axis,
             self.owner,
             self._last[1],
-            embedding_scale=config.embedding_scale,
-            logit_soft_cap=config.logit_soft_cap,
+            embedding_scale=self.config.embedding_scale,
+            logit_soft_cap=self.config.logit_soft_cap,
+            mixture=mixture,
         )
         by_chip = (CHIP,)
-        self.program = Program(
+        program = Program(
             functools.partial(prefill_kernel, form=form),
             mesh,
             in_specs=(
-                weight_specs(self.weights, core_axis),
+                weight_specs(self.weights, core_axis, (CHIP, CORE)),
                 by_chip,  # ids
                 by_chip,  # positions
                 tuple((by_chip, (), (), ()) for _ in self.rings),  # given
                 (),  # choices
+                _mixture_specs(self._given_experts()),
             ),
         )
+        self._programs[mixture] = program
+        return program
+
+    def _given_experts(self, counts: Any = None) -> Mixtures | None:
+        if self.experts is None:
+            return None
+        counts = self.experts.counts(counts)
+        return self.experts.given(self.experts.form(counts), counts)
+
+    # --- where tokens stand ---
 
     @property
     def where(self) -> Placement:
@@ -237,12 +289,24 @@ class Prefill:
         tiling = self.tiling
         return self.chips, tiling.blocks, tiling.tiles, tiling.rows
 
-    def arguments(self, prompt: list[int]) -> tuple[PyTree, ...]:
-        """The program's arguments for a prompt; padding repeats token 0, which no query sees."""
+    # --- on numbers ---
+
+    def arguments(self, prompt: list[int], counts: Any = None) -> tuple[PyTree, ...]:
+        """The program's arguments for a prompt; padding repeats token 0, which no query sees.
+
+        Args:
+          prompt: token ids.
+          counts: as `read` takes them.
+        """
+        return self._arguments(prompt, self._given_experts(counts))
+
+    def _arguments(
+        self, prompt: list[int], mixtures: Mixtures | None
+    ) -> tuple[PyTree, ...]:
         ids = self.where.spread(np.asarray(prompt, np.int32))
-        given = jax.tree.map(
-            lambda x: jnp.asarray(x.value) if isinstance(x, Known) else x,
-            [ring.given() for ring in self.rings],
+        given, own_mixtures = jax.tree.map(
+            lambda x: jnp.asarray(x.value if isinstance(x, Known) else x),
+            ([ring.given() for ring in self.rings], mixtures),
             is_leaf=lambda x: isinstance(x, Known),
         )
         return (
@@ -251,25 +315,58 @@ class Prefill:
             jax.tree.map(jnp.asarray, self.tables),
             tuple(given),
             jax.tree.map(jnp.asarray, self.choices),
+            own_mixtures,
         )
 
-    def compile(self, prompt: list[int]) -> Any:
-        """The compiled program, to be handed to `run`."""
-        return self.program.compiled.lower(*self.arguments(prompt)).compile()  # type: ignore
+    def counts(self, prompt: list[int]) -> np.ndarray | None:
+        """How many of each chip's tokens choose each expert: int `[layers, chips, experts]`.
 
-    def run(
-        self, prompt: list[int], compiled: Callable[..., Any] | None = None
-    ) -> PrefillResult:
-        """Prefills a prompt of `tokens` tokens."""
-        call = compiled or self.program.compiled
-        pieces, keys, values = call(*self.arguments(prompt))
-        if self.cores == 1:  # the mesh then has no axis of cores
+        Layers are those that have experts; None: there are none. They are found by a prefill with
+        room for whatever is chosen, as what a layer's tokens choose depends on all layers before.
+        """
+        if self.experts is None:
+            return None
+        form = self.experts.open
+        given = self._arguments(prompt, self.experts.given(form, None))
+        _, counts, _, _ = self._program(form).compiled(*given)
+        return _by_layer(counts)
+
+    def compile(self, prompt: list[int]) -> Compiled:
+        """The compiled program, to be handed to `run`."""
+        counts = self.counts(prompt)
+        given = self.arguments(prompt, counts)
+        lowered = self.program_for(counts).compiled.lower(*given)  # type: ignore
+        return Compiled(lowered.compile(), counts)
+
+    def run(self, prompt: list[int], compiled: Compiled | None = None) -> PrefillResult:
+        """Prefills a prompt of `tokens` tokens.
+
+        Args:
+          prompt: token ids.
+          compiled: for this prompt.
+
+        Raises:
+          LimitExceeded: `compiled` is for a prompt whose tokens choose other experts.
+        """
+        if compiled is None:
+            counts = self.counts(prompt)
+            compiled = Compiled(self.program_for(counts).compiled, counts)
+        call, known = compiled
+        pieces, counted, keys, values = call(*self.arguments(prompt, known))
+        if self.experts is None and self.cores == 1:
+            # The mesh has no axis of cores.
             expanded = jax.tree.map(lambda x: x[:, None], (pieces, keys, values))
             pieces, keys, values = expanded
+        counts = None
+        if self.experts is not None:
+            counts = _by_layer(counted)
+            assert known is not None
+            self.experts.same(known, counts)
         # Behind chips and cores: layers.
         k, v = jnp.concatenate(keys, axis=2), jnp.concatenate(values, axis=2)
         token = self._first_token(pieces)
-        return PrefillResult(token, self._logits(pieces), *self.cache(k, v))
+        logits = self._logits(pieces)
+        return PrefillResult(token, logits, *self.cache(k, v), counts)
 
     def _logits(self, pieces: Pieces) -> np.ndarray:
         """The last token's logits, float32 `[vocabulary]`, put together from all cores'."""
@@ -322,18 +419,34 @@ class Prefill:
         # taken.
         return in_order[:, :, self.shares.kv_owners()]
 
-    def read(self, device: Device, **options: Any) -> PrefillReading:
+    # --- on the clock ---
+
+    def read(
+        self, device: Device, counts: Any = None, **options: Any
+    ) -> PrefillReading:
         """Reads the clock; needs no data.
 
+        Args:
+          device: the machine.
+          counts: of tokens that chose each expert, in the layers that have experts: int
+            `[layers, chips, experts]`, as `run` tells them, or `[layers, experts]` of all chips;
+            None: every expert equally often.
+          **options: of `emu.Program.read`.
+
         Raises:
-          EmulationError: the program does not fit the machine.
+          EmulationError: the program does not fit the machine, or counts are of no prompt.
+          ModelError: counts are not of these layers.
         """
-        clock = self.program.read(device, *self.abstract(), **options)
+        program = self.program_for(counts)
+        clock = program.read(device, *self.abstract(counts), **options)
         return _prefill_reading(clock, len(self.choices))
 
-    def read_bands(self, chip: NeuronCoreSheet) -> dict[str, PrefillReading]:
-        """Reads the clock under every band of a datasheet in one pass; needs no data."""
-        clocks = self.program.read_bands(chip, *self.abstract())
+    def read_bands(
+        self, chip: NeuronCoreSheet, counts: Any = None
+    ) -> dict[str, PrefillReading]:
+        """Reads the clock under every band of a datasheet in one pass; counts as for `read`."""
+        program = self.program_for(counts)
+        clocks = program.read_bands(chip, *self.abstract(counts))
         runs = len(self.choices)
         return {band: _prefill_reading(clock, runs) for band, clock in clocks.items()}
 
@@ -349,8 +462,9 @@ class Prefill:
         """Drops the packed weights; the clock can still be read."""
         self.weights = self.abstract()[0]
 
-    def abstract(self) -> tuple[PyTree, ...]:
-        """Shapes and dtypes of `arguments`."""
+    def abstract(self, counts: Any = None) -> tuple[PyTree, ...]:
+        """Shapes and dtypes of `arguments`; counts as for `read`."""
+        mixtures = self._given_experts(counts)
         struct = jax.ShapeDtypeStruct
         tokens = self._token_shape
         return (
@@ -359,6 +473,7 @@ class Prefill:
             table_structs(self.config, self.chips, tokens[1:]),
             tuple(ring.abstract() for ring in self.rings),
             jax.tree.map(Known, self.choices),
+            None if mixtures is None else mixture_structs(mixtures),
         )
 
     @property
@@ -370,8 +485,30 @@ class Prefill:
         return useful_flops(self.config, self.tokens, pairs)
 
 
+def _mixture_specs(mixtures: Mixtures | None) -> Any:
+    """Which of a kernel's tables and known integers differ along which mesh axes."""
+    if mixtures is None:
+        return ()
+    own: Any = (CORE,)
+    by_chip: Any = () if mixtures.tables.real is None else (CHIP,)
+    tables = Order((), own, (), by_chip)  # type: ignore[arg-type]
+    works: Any = tuple(
+        () if work is None else (None, CHIP, CORE) for work in mixtures.works
+    )
+    return Mixtures(tables, works)
+
+
+def _by_layer(counted: Any) -> np.ndarray:
+    """Counts of runs, `[chips, cores, layers, 1, experts]`, as `[layers, chips, experts]`."""
+    # Every core of a chip counts all of its tokens.
+    by_run = [np.asarray(of_run)[:, 0, :, 0] for of_run in counted]
+    return np.concatenate(by_run, axis=1).swapaxes(0, 1).astype(np.int64)
+
+
 def useful_flops(config: ModelConfig, tokens: int, pairs: int | None = None) -> int:
     """Matrix products of a prefill: every layer for every token, one token's logits.
+
+    Of a mixture of experts those count that a token chooses, with the router.
 
     Causal attention has `n (n + 1) / 2` scores a head, each of `head_dim` multiply-adds, twice:
     once with a key, once with a value. A multiply-add counts 2.
@@ -385,15 +522,24 @@ def useful_flops(config: ModelConfig, tokens: int, pairs: int | None = None) -> 
     hidden = config.hidden_size
     qkv = hidden * (config.query_width + 2 * config.key_value_width)
     output = config.query_width * hidden
-    mlp = 3 * hidden * config.intermediate_size
-    linear = 2 * (qkv + output + mlp) * tokens
     layers = config.num_hidden_layers
+    mlp = sum(_mlp_weights(form, config) for form in config.forms)
+    linear = 2 * (layers * (qkv + output) + mlp) * tokens
     if pairs is None:
         pairs = layers * config.num_attention_heads * tokens * (tokens + 1) // 2
     attention = 2 * 2 * pairs * config.head_dim
     logits = 2 * hidden * config.vocab_size
     # Llama 3.1 8B, 4,096 tokens: 61.6 TFLOPs, 4.4 of them of attention.
-    return layers * linear + attention + logits
+    return linear + attention + logits
 
 
-__all__ = ["Prefill", "PrefillReading", "PrefillResult", "useful_flops"]
+def _mlp_weights(form: LayerForm, config: ModelConfig) -> int:
+    """Weights that a token is multiplied by in a layer's second half."""
+    hidden, experts = config.hidden_size, form.experts
+    if experts is None:
+        return 3 * hidden * config.intermediate_size
+    width = experts.chosen * experts.width + experts.shared_width
+    return hidden * (3 * width + experts.count)
+
+
+__all__ = ["Compiled", "Prefill", "PrefillReading", "PrefillResult", "useful_flops"]

@@ -10,13 +10,18 @@ from jax import lax
 
 from emu.annotations import KnownInt, PyTree
 from emu.trainium.spaces import Hbm
+from kernels.moe.mesh.form import MoeForm
+from kernels.moe.mesh.mixture import moe_layer
+from kernels.moe.mesh.places import Order
+from kernels.moe.mesh.work import MoeWork
 from kernels.trainium.layer import head
 from kernels.trainium.layer.form import Positions
-from kernels.trainium.layer.layer import layer
+from kernels.trainium.layer.layer import attention_half, layer
 from kernels.trainium.layer.qkv import qkv
 from kernels.trainium.layer.ring import Attend, Given, LayerRing
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.tiles import index
+from models.machines.prefill_experts import Mixtures
 from models.machines.prefill_forms import Choices, LayerRun
 
 CHIP, CORE = "ring", "core"  # mesh axes
@@ -38,6 +43,7 @@ class KernelForm:
       last: its slot there.
       embedding_scale: what the embedding is multiplied by.
       logit_soft_cap: of logits; None: they have none.
+      mixture: of its layers with experts; None: none has.
     """
 
     tiling: LayerTiling
@@ -48,6 +54,7 @@ class KernelForm:
     last: int
     embedding_scale: float = 1.0
     logit_soft_cap: float | None = None
+    mixture: MoeForm | None = None
 
 
 def prefill_kernel(
@@ -56,9 +63,10 @@ def prefill_kernel(
     positions: Positions,
     given: Sequence[Given],
     choices: Sequence[Choices],
+    mixtures: Mixtures | None,
     *,
     form: KernelForm,
-) -> tuple[Pieces, Sequence[Hbm], Sequence[Hbm]]:
+) -> tuple[Pieces, Sequence[Hbm], Sequence[Hbm], Sequence[Hbm]]:
     """The whole prefill on one core: embedding, every layer, the last token's logits.
 
     Args:
@@ -67,10 +75,12 @@ def prefill_kernel(
       positions: of the tokens; RoPE's tables stacked, those of all rotations.
       given: what each of the form's rings is given.
       choices: known, of each of the form's runs.
+      mixtures: of the form's layers with experts; None: none has.
       form: what the kernel is written for.
 
     Returns:
-      `lm_head`'s pieces, and of each run k and v stacked over its layers.
+      `lm_head`'s pieces; of each run with experts its layers' counts, int32 `[layers, 1, experts]`;
+      and of each run k and v stacked over its layers.
     """
     tiling = form.tiling
     first_head: KnownInt = 0
@@ -82,16 +92,21 @@ def prefill_kernel(
         for ring, own in zip(form.rings, given, strict=True)
     ]
     x = head.embed(ids, weights["embed"], tiling, scale=form.embedding_scale)
-    keys, values = [], []
-    for run, of_layers, own in zip(form.runs, choices, weights["layers"], strict=True):
+    keys, values, counts = [], [], []
+    works = (None,) * len(form.runs) if mixtures is None else mixtures.works
+    each = zip(form.runs, choices, weights["layers"], works, strict=True)
+    for run, of_layers, own, work in each:
         one_layer = functools.partial(
             _layer_of_run,
             run=run,
             attends=[attends[ring] for ring in run.rings],
             positions=positions,
             form=form,
+            tables=None if mixtures is None else mixtures.tables,
         )
-        x, (k, v) = lax.scan(one_layer, x, (own, of_layers))
+        x, (k, v, counted) = lax.scan(one_layer, x, (own, of_layers, work))
+        if counted is not None:
+            counts.append(counted)
         keys.append(k)
         values.append(v)
     # A known integer: the clock sees that the other chips pass the head by, though all run one
@@ -106,37 +121,48 @@ def prefill_kernel(
         mine=mine,
         soft_cap=form.logit_soft_cap,
     )
-    return pieces, keys, values
+    return pieces, counts, keys, values
 
 
 def _layer_of_run(
     x: Hbm,
-    one: tuple[PyTree, Choices],
+    one: tuple[PyTree, Choices, MoeWork | None],
     *,
     run: LayerRun,
     attends: Sequence[Attend],
     positions: Positions,
     form: KernelForm,
-) -> tuple[Hbm, tuple[Hbm, Hbm]]:
-    """One layer: the next hidden states, and its k and v."""
-    layer_weights, choice = one
+    tables: Order | None,
+) -> tuple[Hbm, tuple[Hbm, Hbm, Hbm | None]]:
+    """One layer: the next hidden states, its k and v, and what its tokens chose, if anything."""
+    layer_weights, choice, work = one
     own = _own_tables(positions, run.table if choice.table is None else choice.table)
     # Each distinct form and variant is in the program once, whatever the number of layers.
     projects = [
         functools.partial(qkv, positions=own, tiling=form.tiling, form=each)
         for each in run.forms
     ]
-    x, k, v = layer(
-        x,
-        layer_weights,
-        _chosen(choice.form, projects),
-        _chosen(choice.ring, attends),
-        form.tiling,
+    project, attend = _chosen(choice.form, projects), _chosen(choice.ring, attends)
+    given = x, layer_weights, project, attend, form.tiling
+    if work is None:
         # Of layers whose weights are alike, so is the MLP.
-        gate=run.forms[0].gate,
+        gate = run.forms[0].gate
+        x, k, v = layer(*given, gate=gate, core_axis=form.core_axis)
+        return x, (k, v, None)
+    assert tables is not None and form.mixture is not None
+    x, k, v = attention_half(*given, core_axis=form.core_axis)
+    mixed = moe_layer(
+        x,
+        layer_weights["mlp_norm"],
+        layer_weights["mixture"],
+        tables,
+        work,
+        form.mixture,
+        eps=form.tiling.eps,
+        chip_axis=CHIP,
         core_axis=form.core_axis,
     )
-    return x, (k, v)
+    return mixed.rows, (k, v, mixed.counts)
 
 
 def _own_tables(positions: Positions, number: KnownInt) -> Positions:

@@ -31,11 +31,13 @@ def layer_tiling(
     ffn = shares.ffn.shape[1]
     # Zigzag gives a chip a run of positions from each end of the prompt.
     chunks = 2 if placement == "zigzag" else 1
+    with_experts = [form.experts is not None for form in config.forms]
     outputs_apart = any(form.has_output_norms for form in config.forms)
     blocks, tiles, rows = tile_tokens(
         tokens,
         config.hidden_size,
-        ffn,
+        # Where all layers have experts no block of tokens holds an MLP's features.
+        0 if all(with_experts) else ffn,
         dtype,
         chunks,
         sbuf_partition_bytes=chip.sbuf_partition_bytes,
@@ -53,6 +55,7 @@ def layer_tiling(
         rows=rows,
         dtype=dtype,
         chunks=chunks,
+        hidden_parts=len(shares.heads) if any(with_experts) else 1,
     )
 
 

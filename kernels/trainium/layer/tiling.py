@@ -13,6 +13,7 @@ from kernels.trainium.tiles import (
     PARTITIONS,
     largest_divisor,
     split,
+    split_for,
 )
 
 # Token tiles that share one load of a weight tile; two sets of their sums fill 8 banks.
@@ -37,6 +38,8 @@ class LayerTiling:
       blocks, tiles, rows: this core's tokens, `blocks · tiles · rows`; a block shares weight loads.
       dtype: of weights, activations and the KV cache; accumulation is float32.
       chunks: runs of positions in which the tokens stand; a K/V tile is within one.
+      hidden_parts: the padded hidden dimension divides by it: the cores of a chip, where each sums
+        up its own part of the features, as mixtures of experts do.
     """
 
     hidden: int
@@ -50,11 +53,12 @@ class LayerTiling:
     rows: int
     dtype: DType
     chunks: int = 1
+    hidden_parts: int = 1
 
     @property
     def hidden_tiles(self) -> tuple[int, int]:
         """Contraction tiles of the hidden dimension, `(count, rows)`."""
-        return split(self.hidden, PARTITIONS)
+        return split_for(self.hidden_parts, self.hidden, PARTITIONS)
 
     @property
     def ffn_tiles(self) -> tuple[int, int]:
