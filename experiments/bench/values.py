@@ -22,8 +22,8 @@ from experiments.bench.work import (
 )
 from kernels.trainium.gemm.ladder import untile
 from models.config import ModelConfig
+from models.plain.projections import rms_norm, rotate
 from models.plain.rope import rope_tables
-from models.plain.transformer import rms_norm, rotate
 from models.plain.weights import random_weights
 
 BF16, F32 = jnp.bfloat16, jnp.float32
