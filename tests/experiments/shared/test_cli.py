@@ -23,6 +23,17 @@ SMALL = {
     "calibration": ["--points", "{points}"],
     "fabric": ["reduce", "pes=4", "words=4"],
     "kernel": ["gemm", "m=512", "k=512", "n=512"],
+    "model_layer": [
+        "--model",
+        "smollm2-135m",
+        "--tokens",
+        "64",
+        "--chips",
+        "1",
+        "--cores",
+        "1",
+    ],
+    "models": ["--only", "smollm2-135m"],
     "nki": [f"{NKI}:gated_silu", "--inputs", f"{NKI}:inputs"],
     "quickstart": ["--model", "tiny", "--chips", "1", "--tokens", "1"],
     "ring_precision": ["bfloat16", "--tokens", "16", "--ranks", "1"],
@@ -78,7 +89,7 @@ def test_json_is_all_of_stdout_and_out_has_the_same_and_more(
     figures = json.loads(said.out)
     written = {path.suffix: path for path in out.iterdir()}
     assert figures and {".json", ".csv"} <= set(written)
-    if name not in ("bench", "tune"):
+    if name not in ("bench", "model_layer", "models", "tune"):
         assert ".png" in written
     documents = [path for path in out.glob("*.json") if ".trace" not in path.name]
     assert [json.loads(path.read_text("utf-8")) for path in documents] == [figures]
