@@ -99,7 +99,6 @@ class Decoder:
             a model of so many layers.
         """
         check_forms(config, "decode")
-        check_layer_weights(weights["layers"], config, "decode")
         if attention is None:
             attention = own_attention(config, weights, scales=True)
         self.config = config
@@ -114,6 +113,8 @@ class Decoder:
             *kinds_of(config, attention),
             ends_of(config),
         )
+        # Behind the plan: a model that fits no wafer is refused before its weights are looked at.
+        check_layer_weights(weights["layers"], config, "decode")
         self.clock = TokenClock(self.plan, device)
         self._weights = self._lay_out(weights)
         # Layers of one kind may turn by other angles.
