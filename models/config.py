@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from models.errors import ModelError, shown
-from models.family import Family, by_model_type
+from models.families import by_model_type
+from models.family import Family
 from models.layer_form import (
     AttentionForm,
     Experts,

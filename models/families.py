@@ -1,8 +1,10 @@
-"""Every family of decoders that is known here: one entry each, data alone."""
+"""Every family of decoders that is known here, one entry each, and how to find it."""
 
+import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from models.errors import ModelError, shown
 from models.family import Family, Stored
 from models.layer_form import Experts, Latent, Temperature
 
@@ -141,21 +143,22 @@ def _smollm3(values: Mapping[str, Any]) -> dict[str, Any]:
     return {"rope_layers": layers_without_rope(values), **both_biases(values)}
 
 
-def _gemma2(values: Mapping[str, Any]) -> dict[str, Any]:
+def _gemma_scores(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "attention_scale": values["query_pre_attn_scalar"] ** -0.5,
         "attention_soft_cap": values.get("attn_logit_softcapping"),
         "logit_soft_cap": values.get("final_logit_softcapping"),
-        **windows_between(values, 2),
     }
+
+
+def _gemma2(values: Mapping[str, Any]) -> dict[str, Any]:
+    return _gemma_scores(values) | windows_between(values, 2)
 
 
 def _gemma3(values: Mapping[str, Any]) -> dict[str, Any]:
     local = values.get("rope_local_base_freq", 10_000.0)
     return {
-        "attention_scale": values["query_pre_attn_scalar"] ** -0.5,
-        "attention_soft_cap": values.get("attn_logit_softcapping"),
-        "logit_soft_cap": values.get("final_logit_softcapping"),
+        **_gemma_scores(values),
         "rope_local_theta": local,
         **windows_between(values, values.get("sliding_window_pattern", 6)),
     }
@@ -390,18 +393,19 @@ QWEN3_MOE = Family(
     states_head_dim=True,
     sizes=_qwen3_moe,
 )
+MIXTRAL_EXPERTS = {
+    "router": Stored("block_sparse_moe.gate.weight"),
+    "expert_gate": Stored("block_sparse_moe.experts.{expert}.w1.weight"),
+    "expert_up": Stored("block_sparse_moe.experts.{expert}.w3.weight"),
+    "expert_down": Stored("block_sparse_moe.experts.{expert}.w2.weight"),
+}
 MIXTRAL = Family(
     model_type="mixtral",
     architecture="MixtralForCausalLM",
     gguf_architecture=None,
     source=f"{TRANSFORMERS}/mixtral",
     layer_kinds=frozenset({"full_attention", "sliding_attention"}),
-    stored={
-        "router": Stored("block_sparse_moe.gate.weight"),
-        "expert_gate": Stored("block_sparse_moe.experts.{expert}.w1.weight"),
-        "expert_up": Stored("block_sparse_moe.experts.{expert}.w3.weight"),
-        "expert_down": Stored("block_sparse_moe.experts.{expert}.w2.weight"),
-    },
+    stored=MIXTRAL_EXPERTS,
     accepted_values=plain_but("num_local_experts"),
     default_theta=1_000_000.0,
     assumed_values=ASSUMED
@@ -419,13 +423,8 @@ MINIMAX_M2 = Family(
     gguf_architecture="minimax-m2",
     source=f"{TRANSFORMERS}/minimax_m2",
     query_key_norm="width",
-    stored={
-        "router": Stored("block_sparse_moe.gate.weight"),
-        "selection_bias": Stored("block_sparse_moe.e_score_correction_bias"),
-        "expert_gate": Stored("block_sparse_moe.experts.{expert}.w1.weight"),
-        "expert_up": Stored("block_sparse_moe.experts.{expert}.w3.weight"),
-        "expert_down": Stored("block_sparse_moe.experts.{expert}.w2.weight"),
-    },
+    stored=MIXTRAL_EXPERTS
+    | {"selection_bias": Stored("block_sparse_moe.e_score_correction_bias")},
     unread=NEXT_TOKENS,
     accepted_values=plain_but(
         "num_local_experts",
@@ -445,68 +444,52 @@ MINIMAX_M2 = Family(
     default_theta=5_000_000.0,
     sizes=_minimax_m2,
 )
-GEMMA_NORMS = {
-    "mlp_norm": Stored("pre_feedforward_layernorm.weight", transposed=False),
+# What both generations share.
+GEMMA: dict[str, Any] = {
+    "activation": "gelu_tanh",
+    "hidden_act": "gelu_pytorch_tanh",
+    "has_output_norms": True,
+    "norms_from_zero": True,
+    "scales_embedding": True,
+    "stored": {
+        "mlp_norm": Stored("pre_feedforward_layernorm.weight", transposed=False),
+    },
+    "layer_kinds": frozenset({"full_attention", "sliding_attention"}),
+    "accepted_values": plain_but(
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "query_pre_attn_scalar",
+        hidden_activation=("gelu_pytorch_tanh", None),
+    ),
+}
+GEMMA_ASSUMED = {
+    "tie_word_embeddings": True,
+    "head_dim": 256,
+    "num_key_value_heads": 4,
+    "query_pre_attn_scalar": 256,
+    "sliding_window": 4096,
 }
 GEMMA2 = Family(
     model_type="gemma2",
     architecture="Gemma2ForCausalLM",
     gguf_architecture="gemma2",
     source=f"{TRANSFORMERS}/gemma2; {LLAMA_CPP}, Gemma2Model",
-    activation="gelu_tanh",
-    hidden_act="gelu_pytorch_tanh",
-    has_output_norms=True,
-    norms_from_zero=True,
-    scales_embedding=True,
-    stored=GEMMA_NORMS,
-    layer_kinds=frozenset({"full_attention", "sliding_attention"}),
-    accepted_values=plain_but(
-        "attn_logit_softcapping",
-        "final_logit_softcapping",
-        "query_pre_attn_scalar",
-        # Gemma's configs of before `hidden_activation` say it wrongly; transformers passes over it.
-        hidden_activation=("gelu_pytorch_tanh", None),
-    ),
-    assumed_values={
-        "tie_word_embeddings": True,
-        "head_dim": 256,
-        "num_key_value_heads": 4,
-        "query_pre_attn_scalar": 256,
-        "sliding_window": 4096,
-        "attn_logit_softcapping": 50.0,
-        "final_logit_softcapping": 30.0,
-    },
+    assumed_values=GEMMA_ASSUMED
+    | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     sizes=_gemma2,
+    **GEMMA,
 )
 GEMMA3 = Family(
     model_type="gemma3_text",
     architecture="Gemma3ForCausalLM",
     gguf_architecture="gemma3",
     source=f"{TRANSFORMERS}/gemma3; {LLAMA_CPP}, Gemma3Model",
-    activation="gelu_tanh",
-    hidden_act="gelu_pytorch_tanh",
     query_key_norm="head",
-    has_output_norms=True,
-    norms_from_zero=True,
-    scales_embedding=True,
     rope_by_layer_kind=True,
-    stored=GEMMA_NORMS,
-    layer_kinds=frozenset({"full_attention", "sliding_attention"}),
-    accepted_values=plain_but(
-        "attn_logit_softcapping",
-        "final_logit_softcapping",
-        "query_pre_attn_scalar",
-        hidden_activation=("gelu_pytorch_tanh", None),
-    ),
     default_theta=1_000_000.0,
-    assumed_values={
-        "tie_word_embeddings": True,
-        "head_dim": 256,
-        "num_key_value_heads": 4,
-        "query_pre_attn_scalar": 256,
-        "sliding_window": 4096,
-    },
+    assumed_values=GEMMA_ASSUMED,
     sizes=_gemma3,
+    **GEMMA,
 )
 PHI3 = Family(
     model_type="phi3",
@@ -745,3 +728,44 @@ FAMILIES = {
         LLAMA4,
     )
 }
+
+
+def by_model_type(model_type: Any, where: str) -> Family:
+    """The family that Hugging Face's configs call `model_type`.
+
+    Args:
+        model_type: From a file, so of any type.
+        where: What the error calls the model.
+
+    Raises:
+        ModelError: There is none; the message names the nearest and lists those there are.
+    """
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise ModelError(
+            f"{where}: model_type {shown(model_type)} is not supported"
+            f"{_nearest(model_type, FAMILIES)}; supported are {sorted(FAMILIES)}"
+        )
+    return FAMILIES[model_type]
+
+
+def by_gguf_architecture(architecture: str, where: str) -> Family:
+    """The family whose GGUF files say this `general.architecture`; errors as `by_model_type`'s."""
+    known = {
+        family.gguf_architecture: family
+        for family in FAMILIES.values()
+        if family.gguf_architecture is not None
+    }
+    if architecture not in known:
+        raise ModelError(
+            f"{where}: architecture {shown(architecture)} is not supported"
+            f"{_nearest(architecture, known)}; supported are {sorted(known)}"
+        )
+    return known[architecture]
+
+
+def _nearest(asked: Any, known: Mapping[str, Family]) -> str:
+    """The known name that is most like the one asked for, in words; nothing if none is."""
+    if not isinstance(asked, str):
+        return ""
+    like = difflib.get_close_matches(asked, list(known), n=1, cutoff=0.5)
+    return f", the nearest is {like[0]!r}" if like else ""

@@ -8,11 +8,9 @@ kernels of both machines.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from models.errors import ModelError, shown
 from models.layer_form import Activation, QueryKeyNorm
 from models.tensors import FileFormat, Tensor
 
@@ -105,49 +103,4 @@ class Family:
         return stored.get(tensor.name, usual)
 
 
-def by_model_type(model_type: Any, where: str) -> Family:
-    """The family that Hugging Face's configs call `model_type`.
-
-    Args:
-        model_type: From a file, so of any type.
-        where: What the error calls the model.
-
-    Raises:
-        ModelError: There is none; the message names the nearest and lists those there are.
-    """
-    from models.families import FAMILIES
-
-    if not isinstance(model_type, str) or model_type not in FAMILIES:
-        raise ModelError(
-            f"{where}: model_type {shown(model_type)} is not supported"
-            f"{_nearest(model_type, FAMILIES)}; supported are {sorted(FAMILIES)}"
-        )
-    return FAMILIES[model_type]
-
-
-def by_gguf_architecture(architecture: str, where: str) -> Family:
-    """The family whose GGUF files say this `general.architecture`; errors as `by_model_type`'s."""
-    from models.families import FAMILIES
-
-    known = {
-        family.gguf_architecture: family
-        for family in FAMILIES.values()
-        if family.gguf_architecture is not None
-    }
-    if architecture not in known:
-        raise ModelError(
-            f"{where}: architecture {shown(architecture)} is not supported"
-            f"{_nearest(architecture, known)}; supported are {sorted(known)}"
-        )
-    return known[architecture]
-
-
-def _nearest(asked: Any, known: Mapping[str, Family]) -> str:
-    """The known name that is most like the one asked for, in words; nothing if none is."""
-    if not isinstance(asked, str):
-        return ""
-    like = difflib.get_close_matches(asked, list(known), n=1, cutoff=0.5)
-    return f", the nearest is {like[0]!r}" if like else ""
-
-
-__all__ = ["Family", "Stored", "by_gguf_architecture", "by_model_type"]
+__all__ = ["Family", "Stored"]

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from models.config import ModelConfig
 from models.errors import ModelError
-from models.family import by_gguf_architecture
+from models.families import by_gguf_architecture
 from models.loading.gguf_file import GgufFile
 from models.loading.gguf_forms import FORMS, Metadata, decimal
 from models.loading.gguf_keys import check_keys, field

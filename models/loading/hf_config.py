@@ -5,7 +5,8 @@ from typing import Any
 
 from models.config import ModelConfig
 from models.errors import ModelError, shown
-from models.family import Family, by_model_type
+from models.families import by_model_type
+from models.family import Family
 from models.loading.hf_quantised import quantisation_of
 from models.loading.hf_rope import of_all_layers, rope_fields
 

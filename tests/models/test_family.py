@@ -9,8 +9,7 @@ import pytest
 from models.catalogue import TINY
 from models.config import ModelConfig
 from models.errors import ModelError
-from models.families import FAMILIES
-from models.family import by_gguf_architecture, by_model_type
+from models.families import FAMILIES, by_gguf_architecture, by_model_type
 from models.machines.disaggregated import Disaggregated
 from models.plain.oracle import generate
 from models.plain.transformer import from_weights
