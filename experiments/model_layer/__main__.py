@@ -6,7 +6,7 @@ from typing import Any
 from emu.trainium import TRN3
 from emu.trainium.datasheets import SYSTEMS, systems_of
 from experiments.model_layer import table
-from experiments.model_layer.measure import layers_of, measured
+from experiments.model_layer.measure import Measured, layers_of, measured
 from experiments.shared import cli, systems
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Output
@@ -69,6 +69,7 @@ def main(args: argparse.Namespace, output: Output) -> None:
     sheet = systems.joined(TRN3, args.system)
     console = output.console(WIDTH)
     rows: list[list[Any]] = []
+    timed: list[Measured] = []
     for number in layers:
         stages = LayerStages(
             config,
@@ -82,10 +83,16 @@ def main(args: argparse.Namespace, output: Output) -> None:
         for each in measured(stages):
             table.show(each, console)
             rows += table.lines(each)
+            timed.append(each)
     console.print(table.LEGEND, highlight=False)
     output.table("model_layer", table.HEADING, rows)
     figures = [dict(zip(table.HEADING, one, strict=True)) for one in rows]
     output.figures("model_layer", {"stages": figures})
+    if output.folder is not None:
+        # matplotlib takes a second to import.
+        from experiments.model_layer.picture import draw
+
+        output.file("model_layer.png", lambda path: draw(timed, path))
 
 
 if __name__ == "__main__":

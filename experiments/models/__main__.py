@@ -38,6 +38,11 @@ def main(args: argparse.Namespace, output: Output) -> None:
     output.table("models", table.HEADING, lines)
     figures = [dict(zip(table.HEADING, one, strict=True)) for one in lines]
     output.figures("models", {"models": figures})
+    if output.folder is not None:
+        # matplotlib takes a second to import.
+        from experiments.models.picture import draw
+
+        output.file("models.png", lambda path: draw(models, path))
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def test_json_is_all_of_stdout_and_out_has_the_same_and_more(
     figures = json.loads(said.out)
     written = {path.suffix: path for path in out.iterdir()}
     assert figures and {".json", ".csv"} <= set(written)
-    if name not in ("bench", "model_layer", "models", "tune"):
+    if name not in ("bench", "tune"):
         assert ".png" in written
     documents = [path for path in out.glob("*.json") if ".trace" not in path.name]
     assert [json.loads(path.read_text("utf-8")) for path in documents] == [figures]
