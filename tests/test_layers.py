@@ -12,6 +12,7 @@ LAYERS = ("emu", "kernels", "models", "experiments")
 DEVICES = ("trainium", "wse")
 # Rooms of `kernels`, each of which may use those to the left; neither machine uses the other.
 ROOMS = (
+    "formats",
     "masks",
     "tokens",
     "scores",
