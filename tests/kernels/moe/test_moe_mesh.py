@@ -16,6 +16,7 @@ from kernels.moe.mesh.work import dealt
 from kernels.moe.routing import Routing
 from kernels.trainium.layer.gate import CLAMPED, Gate
 from tests.helpers import same_clock
+from tests.kernels.moe.mixture_counts import hbm_bytes, matmul_flops
 from tests.kernels.moe.moe_oracle import dense, draw, plain, routed, wide
 
 HIDDEN, FFN, EXPERTS = 72, 40, 8
@@ -263,29 +264,6 @@ def test_replayed_counts_give_the_same_ticks():
     same_clock(first, on.read(device(2), ran.counts, jump=False))
 
 
-def matmul_flops(on, counts):
-    """Closed form over all cores: router and counting, tiles of experts, the shared MLP."""
-    form = on.form(counts)
-    tokens, padded = form.tiles * form.rows, form.hidden_padded
-    experts = on.mixture.routing.experts
-    columns = experts + on.mixture.shared_is_scaled
-    routers = 2 * tokens * padded * columns + 2 * 2 * tokens * form.rows * experts
-    shared = 0
-    if form.shared:
-        shared = 2 * 3 * tokens * padded * np.prod(form.shared_tiles)
-    rows = 0
-    for chip in range(on.chips):
-        group = chip // form.period * form.period
-        senders = slice(group, group + form.period)
-        for core in range(on.cores):
-            for local in range(form.local):
-                number = form.expert(chip, core, local)
-                taken = counts[senders, number].sum()
-                rows += -(-taken // form.tile_rows) * form.tile_rows
-    expert = 2 * 3 * padded * np.prod(form.ffn_tiles)
-    return on.chips * on.cores * (routers + shared) + rows * expert
-
-
 MESHES = [
     (SOFTMAX, 1, 1),
     (SOFTMAX, 8, 2),
@@ -316,51 +294,25 @@ def uneven(on, seed=0):
     return np.stack([np.bincount(own, minlength=what.experts) for own in chosen])
 
 
-def hbm_bytes(on, counts):
-    """Closed form over all cores, `(read, written)`; dropless, on a single core of each chip."""
-    form, what = on.form(counts), on.mixture
-    rows, padded, experts = form.rows, form.hidden_padded, what.routing.experts
-    tokens, chosen = form.tokens, what.routing.chosen
-    row, number = 4 * padded, 4  # bytes of float32
-    in_every_row = rows * experts * number
-    count, size = form.hidden_tiles
-    router = count * size * experts * number
-    tables = (1 + form.crosses) * in_every_row
-    # Hidden states for the router, then the router, tables, and what is summed up.
-    read = tokens * row + router + tables + tokens * chosen * row
-    # Counts, empty lists, the tokens in them, and sums.
-    written = experts * number + form.local * form.sent_rows * number
-    written += tokens * chosen * number + tokens * row
-    matrices = 3 * padded * np.prod(form.ffn_tiles) * number
-    total_read, total_written = on.chips * read, on.chips * written
-    for chip in range(on.chips):
-        if form.crosses:
-            announced = (on.chips - 1) * experts * number
-            total_read += announced
-            total_written += announced
-        for local in range(form.local):
-            taken = counts[:, form.expert(chip, 0, local)].sum()
-            tiles = -(-taken // form.tile_rows)
-            blocks = -(-tiles // form.tiles_at_once)
-            total_read += tiles * form.tile_rows * row + blocks * matrices
-            total_written += tiles * form.tile_rows * row
-            if not form.crosses:
-                total_read += tiles * form.tile_rows * number
-                continue
-            group = slice(local * form.period, (local + 1) * form.period)
-            sent = counts[chip, group].sum()
-            gathered = -(-sent // 128) * 128
-            total_read += gathered * (number + row) + (sent + taken) * row
-            total_written += gathered * row + (sent + taken) * row
-    return total_read, total_written
-
-
-@pytest.mark.parametrize("chips", [1, 2, 4])
-def test_hbm_bytes(chips):
-    on = mesh(SOFTMAX, chips)
+@pytest.mark.parametrize(
+    "what, chips, cores, tokens",
+    [
+        (SOFTMAX, 1, 1, 24),
+        (SOFTMAX, 4, 1, 24),
+        (DEEPSEEK, 2, 4, 160),  # two tiles of tokens on each chip, a shared MLP
+        (GPT_OSS, 4, 4, 24),  # biases; two groups of chips
+        (LLAMA4, 2, 1, 24),  # factors of experts' inputs
+        (LLAMA4, 1, 2, 24),  # nothing crosses links
+        (UNEVEN, 2, 4, 24),  # 130 features over four cores
+        (QWEN2, 3, 2, 24),
+    ],
+)
+def test_hbm_bytes(what, chips, cores, tokens):
+    on = mesh(what, chips, cores, tokens)
     counts = uneven(on)
-    moved = on.read(device(), counts).tally.by("bytes")
-    assert (moved["hbm_read"], moved["hbm_write"]) == hbm_bytes(on, counts)
+    moved = on.read(device(cores), counts).tally.by("bytes")
+    found = moved["hbm_read"], moved["hbm_write"]
+    assert found == hbm_bytes(on, counts, device(cores))
 
 
 def test_imbalance_is_never_faster():

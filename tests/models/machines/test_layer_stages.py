@@ -26,6 +26,15 @@ from models.machines.layer_time import (
 from models.plain.attention import Positions
 from models.plain.rope import rope_tables
 from models.plain.transformer import Call, Kind, layer_block
+from tests.kernels.moe.mixture_counts import hbm_bytes, matmul_flops
+from tests.kernels.trainium.context.ring_bytes import (
+    DEAD,
+    MASKED,
+    WHOLE,
+    Core,
+    Latents,
+    ring_bytes,
+)
 
 DATA = pathlib.Path(__file__).parents[1] / "data"
 # Largest error of the largest value. Sums are of at most 48 products, so roundings of float32
@@ -140,8 +149,33 @@ def output_flops(stages):
     return 2 * stages.tokens * heads * stages.tiling.hidden_padded
 
 
-def attention_flops(stages, live):
-    """Of so many live pairs of a query tile and a key tile, 128 tokens each.
+def status_of(stages):
+    """Pairs of a chip's queries and a chip's keys, 128 tokens each: whole, masked or dead.
+
+    Queries see their own keys as far as they have come, all keys before, and with a window of 128
+    tokens the later ones of the 128 before.
+    """
+    own, other = np.ogrid[: stages.chips, : stages.chips]
+    before = WHOLE * (other < own)
+    window = stages.form.attention.window
+    if window is not None:
+        assert window == 128
+        before = MASKED * (other == own - 1)
+    status = before + MASKED * (other == own)
+    return status[:, None, :, None]
+
+
+def attention_core(stages):
+    """Sizes of a core's attention, see `ring_bytes`."""
+    attention, latent = stages.form.attention, stages.form.attention.latent
+    if latent is None:
+        return Core.of(stages.attention.sizes, tables=int(attention.has_sinks))
+    of_latents = Latents(latent.rank, latent.plain_width)
+    return Core.of(stages.attention.attention.sizes, latents=of_latents)
+
+
+def attention_flops(stages):
+    """Of live pairs of a query tile and a key tile, 128 tokens each.
 
     Expanded, a chip makes keys and values of the latents of every key tile that it attends to.
     """
@@ -152,23 +186,8 @@ def attention_flops(stages, live):
     if latent is not None:
         made = latent.plain_width + latent.value_width
         expanded = 2 * 128 * latent.rank * made
+    live = (status_of(stages) > DEAD).sum()
     return live * config.num_attention_heads * (pairs + expanded)
-
-
-def mixture_flops(stages, counts):
-    """Router and counting on every core, tiles of experts, the shared MLP."""
-    on, form = stages.moe, stages.moe.form(counts)
-    tokens, padded = form.tokens, form.hidden_padded
-    experts = on.mixture.routing.experts
-    routers = 2 * tokens * padded * experts + 2 * 2 * tokens * form.rows * experts
-    shared = 0
-    if form.shared:
-        shared = 2 * 3 * tokens * padded * np.prod(form.shared_tiles)
-    # A group of chips has all experts, and serves the tokens of its own.
-    by_group = counts.reshape(-1, form.period, experts).sum(1)
-    rows = (-(-by_group // form.tile_rows) * form.tile_rows).sum()
-    expert = 2 * 3 * padded * np.prod(form.ffn_tiles)
-    return on.chips * on.cores * (routers + shared) + rows * expert
 
 
 def weight_bytes(stages, names):
@@ -237,15 +256,30 @@ def mlp_bytes(stages):
     return residual_bytes(stages, norm_and_x, 3 * hidden * features)
 
 
-def attention_link_bytes(stages, live):
-    """Of a ring: of every live tile but a chip's own, 128 keys and values or latents arrive."""
-    latent, config = stages.form.attention.latent, stages.config
-    moves = live - stages.chips
-    if latent is not None:
-        # Every core has heads of all tokens.
-        return 2 * moves * 128 * latent.cached_width * stages.cores
-    both = config.key_dim + config.value_dim
-    return 2 * moves * 128 * both * stages.kv_heads * stages.cores
+def sent_blocks(stages):
+    """Of a ring: every live tile but a chip's own arrives from the chip before."""
+    return int((status_of(stages) > DEAD).sum()) - stages.chips
+
+
+def attention_bytes(stages):
+    moved = ring_bytes(attention_core(stages), status_of(stages), sent_blocks(stages))
+    return stages.cores * moved
+
+
+def attention_link_bytes(stages):
+    """Keys and values of a core's heads, or latents, which every core has of all tokens."""
+    block = attention_core(stages).block_bytes
+    return sent_blocks(stages) * block * stages.cores
+
+
+def mixture_bytes(stages, counts):
+    """HBM of all cores: of the mixture, of the norm before it and of the residual."""
+    chip, padded = with_cores(TRN3, stages.cores).at(), stages.tiling.hidden_padded
+    tokens = stages.tokens // stages.chips
+    # The norm's weight in every row; x twice, h, the mixture's sum and the next x.
+    around = stages.moe.form(counts).rows * padded + 5 * tokens * padded
+    everywhere = 2 * stages.chips * stages.cores * around
+    return sum(hbm_bytes(stages.moe, counts, chip)) + everywhere
 
 
 def mixture_link_bytes(stages, counts):
@@ -258,14 +292,12 @@ def mixture_link_bytes(stages, counts):
     return 2 * 2 * rows * form.hidden_padded + told
 
 
-CAUSAL_TILES = 64 * 65 // 2  # each chip's 128 queries see their own keys and all before
-WINDOW_TILES = 64 + 63  # of 128 tokens: the tile before, too, but for the first
 FULL = [
-    ("deepseek-v3", 10, CAUSAL_TILES),
-    ("gpt-oss-120b", 0, WINDOW_TILES),
-    pytest.param("deepseek-v3", 0, CAUSAL_TILES, marks=pytest.mark.slow),  # an MLP
-    pytest.param("kimi-k2", 10, CAUSAL_TILES, marks=pytest.mark.slow),
-    pytest.param("gpt-oss-120b", 1, CAUSAL_TILES, marks=pytest.mark.slow),
+    ("deepseek-v3", 10),
+    ("gpt-oss-120b", 0),  # a window
+    pytest.param("deepseek-v3", 0, marks=pytest.mark.slow),  # an MLP
+    pytest.param("kimi-k2", 10, marks=pytest.mark.slow),
+    pytest.param("gpt-oss-120b", 1, marks=pytest.mark.slow),
 ]
 
 
@@ -273,8 +305,8 @@ def full(name, layer):
     return LayerStages(published(name).config, layer, 8192, 64, 8)
 
 
-@pytest.mark.parametrize("name, layer, live", FULL)
-def test_full_size_layers(name, layer, live):
+@pytest.mark.parametrize("name, layer", FULL)
+def test_full_size_layers(name, layer):
     """8,192 tokens on 64 chips of 8 cores: closed forms, and CPU time of the whole reading."""
     stages = full(name, layer)
     begin = time.process_time()
@@ -283,11 +315,12 @@ def test_full_size_layers(name, layer, live):
     assert time.process_time() - begin < 20
     projections, attention, output, fed = clock.stages
     assert projections.matmul_flops == projection_flops(stages)
-    assert attention.matmul_flops == attention_flops(stages, live)
+    assert attention.matmul_flops == attention_flops(stages)
     assert output.matmul_flops == output_flops(stages)
     assert projections.hbm_bytes == projection_bytes(stages)
     assert output.hbm_bytes == output_bytes(stages)
-    assert attention.link_bytes == attention_link_bytes(stages, live)
+    assert attention.hbm_bytes == attention_bytes(stages)
+    assert attention.link_bytes == attention_link_bytes(stages)
     latent = stages.form.attention.latent
     of_attention = ("wq_down", "wq_up", "wkv_down") if latent else ("wq", "wk", "wv")
     least = [(projections, of_attention), (output, ("wo",))]
@@ -300,12 +333,9 @@ def test_full_size_layers(name, layer, live):
     else:
         least.append((fed, ("router",)))
         counts = even_counts(stages)
-        assert fed.matmul_flops == mixture_flops(stages, counts)
+        assert fed.matmul_flops == matmul_flops(stages.moe, counts)
         assert fed.link_bytes == mixture_link_bytes(stages, counts)
-        # Each group of chips has all experts, and each of them has tokens.
-        copies = 64 // stages.moe.form(counts).period
-        experts = weight_bytes(stages, ("expert_gate", "expert_up", "expert_down"))
-        assert fed.hbm_bytes > experts / 64 * copies
+        assert fed.hbm_bytes == mixture_bytes(stages, counts)
     # Every weight comes from HBM at least once on each chip, and no faster than HBM gives; matmuls
     # are no faster than the Tensor Engine's peak.
     chip = with_cores(TRN3, 8).at()
@@ -329,8 +359,9 @@ def test_the_same_experts_for_every_token():
     assert even.sum() == worst.sum() == 8192 * 4
     assert even.sum(0).tolist() == [256] * 128
     first, last = (feed_forward_time(stages, counts) for counts in (even, worst))
-    assert first.matmul_flops == mixture_flops(stages, even)
-    assert last.matmul_flops == mixture_flops(stages, worst)
+    assert first.matmul_flops == matmul_flops(stages.moe, even)
+    assert last.matmul_flops == matmul_flops(stages.moe, worst)
+    assert last.hbm_bytes == mixture_bytes(stages, worst)
     assert last.seconds["nominal"] > 4 * first.seconds["nominal"]
 
 

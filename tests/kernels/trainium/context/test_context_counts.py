@@ -1,4 +1,5 @@
-"""What ring attention and the other schemes count: FLOPs and bytes over links in closed form.
+"""What ring attention and the other schemes count, in closed form: FLOPs, and bytes over links
+and, of rings, in HBM.
 
 Tiles are live where a pair of positions is, by looking at every pair; blocks of keys and values
 travel as far as any rank still needs them.
@@ -15,22 +16,39 @@ from jax.sharding import PartitionSpec
 
 from kernels import masks
 from kernels.tokens.placement import PLACEMENTS
-from tests.kernels.trainium.context.oracle import MASKS, context, live_tiles, masks_of
+from tests.kernels.trainium.context.oracle import MASKS, context, masks_of
+from tests.kernels.trainium.context.ring_bytes import DEAD, Core, ring_bytes, statuses
 from tests.kernels.trainium.reference import DEVICE, tensor_busy
 
 BYTES = 4  # of float32
 
 
-def counted(a, **options):
-    """FLOPs of matmuls and bytes over links, over all ranks."""
-    tally = a.read(DEVICE, **options).tally
-    return tally.by("flops")["trn.nc_matmul"], tally.by("other").get("link_bytes", 0)
+def counted(a):
+    """FLOPs of matmuls, bytes over links and bytes moved in HBM, over all ranks."""
+    tally = a.read(DEVICE).tally
+    moved = tally.by("bytes")
+    return (
+        tally.by("flops")["trn.nc_matmul"],
+        tally.by("other")["link_bytes"],
+        moved["hbm_read"] + moved["hbm_write"],
+    )
+
+
+def of_ring(a, sent):
+    """The same in closed form, where blocks are sent on so often."""
+    moved = ring_bytes(Core.of(a.sizes), status(a), sent)
+    return matmul_flops(a), sent * block_bytes(a), moved
+
+
+def status(a):
+    """Blocks of queries by key tiles, see `statuses`."""
+    s, positions = a.sizes, a.sides.kv.positions()
+    return statuses(a.mask, positions, a.tokens, s.block_tiles * s.rows, s.columns)
 
 
 def live(a):
     """Live blocks of queries by key tiles, bool `[ranks, blocks, ranks, key tiles]`."""
-    s, positions = a.sizes, a.sides.kv.positions()
-    return live_tiles(a.mask, positions, a.tokens, s.block_tiles * s.rows, s.columns)
+    return status(a) > DEAD
 
 
 def matmul_flops(a):
@@ -85,13 +103,38 @@ def test_ring(name):
     mask, placement, blocks = CLOSED[name]
     a = ring(masks_of(61)[mask], placement=placement)
     assert sent_blocks(a) == blocks
-    assert counted(a) == (matmul_flops(a), blocks * block_bytes(a))
+    assert counted(a) == of_ring(a, blocks)
+
+
+SEVERAL_BLOCKS = [
+    {"heads": 8, "kv_heads": 2, "lanes": 4, "cores": 2},
+    {"heads": 8, "kv_heads": 1, "lanes": 2},  # four groups of heads of one KV head
+    {"heads": 6, "kv_heads": 6, "lanes": 8, "tokens": 256, "columns": 16},
+    {"dtype": jnp.bfloat16, "recipe": "bf16-o"},
+]
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        SEVERAL_BLOCKS[0],
+        *(pytest.param(each, marks=pytest.mark.slow) for each in SEVERAL_BLOCKS[1:]),
+    ],
+    ids=str,
+)
+def test_hbm_bytes_of_a_ring(sizes):
+    """Of blocks of several heads and tiles, of 16 bits, and of cores with a part of the heads."""
+    a = ring(masks.causal, placement="zigzag", **(sizes | {"unroll": False}))
+    core = Core.of(a.sizes, carried_bytes=jnp.dtype(a.sizes.carried).itemsize)
+    # In zigzag every block visits every rank.
+    *_, moved = counted(a)
+    assert moved == a.cores * ring_bytes(core, status(a), 4 * 3)
 
 
 def assert_counts(mask, placement):
     """In a loop over hops, dead ones too, because what is replicated travels otherwise."""
     a = ring(masks_of(61)[mask], placement=placement, unroll=False, every_hop=True)
-    assert counted(a) == (matmul_flops(a), sent_blocks(a) * block_bytes(a))
+    assert counted(a) == of_ring(a, sent_blocks(a))
 
 
 @pytest.mark.parametrize("n, mask", list(enumerate(MASKS)))
@@ -135,7 +178,7 @@ def test_one_program_for_all_ranks_skips_nothing_by_rank():
         2 * pairs * a.heads * (a.head_dim + a.sizes.value_dim),
         4 * 3 * block_bytes(a),
     )
-    assert counted(a) == expected
+    assert counted(a)[:2] == expected
 
 
 def test_flops_are_those_of_the_dense_dots():
@@ -172,7 +215,7 @@ def scheme(name, ranks, **sizes):
 
 def test_all_gather_sends_what_a_ring_does():
     a = scheme("all-gather", 4)
-    assert counted(a) == (matmul_flops(a), 4 * 3 * block_bytes(a))
+    assert counted(a)[:2] == (matmul_flops(a), 4 * 3 * block_bytes(a))
 
 
 @pytest.mark.parametrize("ranks, inner", [(2, 2), (4, 2)])

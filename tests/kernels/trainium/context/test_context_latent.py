@@ -12,6 +12,12 @@ from kernels import masks
 from kernels.masks.tile_map import DEAD
 from kernels.trainium.context.attention import ContextAttention
 from kernels.trainium.context.latent_attention import LatentAttention
+from tests.kernels.trainium.context.ring_bytes import (
+    Core,
+    Latents,
+    ring_bytes,
+    statuses,
+)
 
 TOKENS, HEADS, NOPE, ROPE, VALUE, LATENT = 37, 4, 16, 8, 12, 48
 TRN = TRN3.at()
@@ -107,6 +113,22 @@ def test_latents_are_what_crosses_links(placement, ranks):
     clock = a.read(TRN)
     assert clock.tally.by("other")["link_bytes"] == sent
     assert clock.end_ticks == a.read(TRN, jump=False).end_ticks
+
+
+@pytest.mark.parametrize("mask", [masks.full, masks.causal, masks.window(9)])
+def test_hbm_bytes(mask):
+    """Latents are read for the heads of a bank together, what is made of them is stored; twelve
+    features of four heads fit one bank."""
+    a = attention(mask, "contiguous", 3)
+    of = a.attention
+    sizes, positions = of.sizes, of.sides.kv.positions()
+    rows = sizes.block_tiles * sizes.rows
+    status = statuses(mask, positions, TOKENS, rows, sizes.columns)
+    core = Core.of(sizes, latents=Latents(LATENT, NOPE))
+    # Contiguous: what a rank needs comes from the ranks right before it.
+    needed = (status > DEAD).any((1, 3)).sum() - 3
+    moved = a.read(TRN).tally.by("bytes")
+    assert moved["hbm_read"] + moved["hbm_write"] == ring_bytes(core, status, needed)
 
 
 def test_every_hop_expands_anew():
