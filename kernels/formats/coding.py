@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from emu import numerics
 from kernels.formats.formats import POWER_OF_TWO, Format
@@ -20,8 +20,8 @@ class Coded(NamedTuple):
         of 127, as `emu.numerics.mx_quantize` has them; None where the format has none.
     """
 
-    elements: NDArray
-    scales: NDArray | None
+    elements: jax.Array
+    scales: jax.Array | None
 
 
 def coded(numbers: ArrayLike, held: Format) -> Coded:
@@ -33,69 +33,67 @@ def coded(numbers: ArrayLike, held: Format) -> Coded:
     magnitude rounds rather than saturates; see `emu.numerics.mx_quantize`.
 
     Args:
-      numbers: any float dtype that float32 holds.
+      numbers: any float dtype that float32 holds; traced ones too.
       held: the format.
     """
-    wide = np.asarray(numbers, np.float32)
+    wide = jnp.asarray(numbers, jnp.float32)
     if held.block is None:
         return Coded(_rounded(wide, held), None)
     if held.scale == POWER_OF_TWO:
         return _microscaled(wide, held)
     blocked = _in_blocks(wide, held)
-    greatest = np.abs(blocked).max((-3, -1))
+    greatest = jnp.abs(blocked).max((-3, -1))
     # Of nothing but zeros any scale will do.
-    scales = np.where(greatest > 0, greatest / held.greatest, 1).astype(np.float32)
+    filled = numerics.quotient(greatest, held.greatest)
+    scales = jnp.where(greatest > 0, filled, 1)
     quotients = wide / _spread(scales, wide.shape[-2:], held)
     return Coded(_rounded(quotients, held), scales)
 
 
-def numbers(given: Coded, held: Format) -> NDArray[np.float32]:
+def numbers(given: Coded, held: Format) -> jax.Array:
     """What elements and scales stand for, float32 `[..., K, N]`; each product is rounded once."""
-    elements = np.asarray(given.elements).astype(np.float32)
+    elements = jnp.asarray(given.elements).astype(jnp.float32)
     if given.scales is None:
         return elements
-    scales = given.scales
+    scales = jnp.asarray(given.scales)
     if held.scale == POWER_OF_TWO:
-        scales = np.ldexp(np.float32(1), scales.astype(np.int32) - 127)
+        scales = jnp.ldexp(jnp.float32(1), scales.astype(jnp.int32) - 127)
     return elements * _spread(scales, elements.shape[-2:], held)
 
 
-def as_held(given: ArrayLike, held: Format) -> NDArray[np.float32]:
+def as_held(given: ArrayLike, held: Format) -> jax.Array:
     """The numbers that a format makes of numbers: `numbers` of `coded`."""
     return numbers(coded(given, held), held)
 
 
-def _rounded(wide: NDArray, held: Format) -> NDArray:
+def _rounded(wide: jax.Array, held: Format) -> jax.Array:
     # A product of a scale and its block's largest may be rounded past the format's end, where a
     # cast has NaN or the other sign.
     within = wide
     if held.element_bits <= 8:
-        within = np.clip(wide, -held.greatest, held.greatest)
+        within = jnp.clip(wide, -held.greatest, held.greatest)
     if held.element.startswith("int"):
-        return np.rint(within).astype(np.int8)
+        return jnp.rint(within).astype(jnp.int8)
     return within.astype(jnp.dtype(held.element))
 
 
-def _microscaled(wide: NDArray, held: Format) -> Coded:
+def _microscaled(wide: jax.Array, held: Format) -> Coded:
     """Blocks of consecutive rows of one column, as `nc_matmul_mx` takes them."""
     assert held.block is not None
     group, across = held.block
     assert group == numerics.GROUP and across == 1
     *others, rows, columns = wide.shape
     missing = -rows % group
-    padded = np.pad(wide, [(0, 0)] * len(others) + [(0, missing), (0, 0)])
-    turned = np.swapaxes(padded, -1, -2).reshape(*others, columns, -1, group)
-    elements, scales = numerics.mx_quantize(
-        jnp.asarray(turned), held.element, headroom=1
-    )
-    flat = np.asarray(elements).reshape(*others, columns, -1)
+    padded = jnp.pad(wide, [(0, 0)] * len(others) + [(0, missing), (0, 0)])
+    turned = jnp.swapaxes(padded, -1, -2).reshape(*others, columns, -1, group)
+    elements, scales = numerics.mx_quantize(turned, held.element, headroom=1)
+    flat = elements.reshape(*others, columns, -1)
     return Coded(
-        np.ascontiguousarray(np.swapaxes(flat, -1, -2)[..., :rows, :]),
-        np.ascontiguousarray(np.swapaxes(np.asarray(scales), -1, -2)),
+        jnp.swapaxes(flat, -1, -2)[..., :rows, :], jnp.swapaxes(scales, -1, -2)
     )
 
 
-def _in_blocks(wide: NDArray, held: Format) -> NDArray:
+def _in_blocks(wide: jax.Array, held: Format) -> jax.Array:
     """`[..., blocks down, rows of one, blocks across, columns of one]`, filled up by zeros."""
     assert held.block is not None
     *others, rows, columns = wide.shape
@@ -103,18 +101,18 @@ def _in_blocks(wide: NDArray, held: Format) -> NDArray:
         size or whole for size, whole in zip(held.block, (rows, columns), strict=True)
     )
     missing = [(0, 0)] * len(others) + [(0, -rows % down), (0, -columns % across)]
-    padded = np.pad(wide, missing)
+    padded = jnp.pad(wide, missing)
     high, broad = held.blocks(rows, columns)
     return padded.reshape(*others, high, down, broad, across)
 
 
-def _spread(scales: NDArray, shape: tuple[int, int], held: Format) -> NDArray:
+def _spread(scales: jax.Array, shape: tuple[int, ...], held: Format) -> jax.Array:
     """A scale for each element of `[..., rows, columns]`."""
     assert held.block is not None
     rows, columns = shape
     down, across = held.block
-    by_row = np.repeat(scales, down or rows, axis=-2)[..., :rows, :]
-    return np.repeat(by_row, across or columns, axis=-1)[..., :columns]
+    by_row = jnp.repeat(scales, down or rows, axis=-2)[..., :rows, :]
+    return jnp.repeat(by_row, across or columns, axis=-1)[..., :columns]
 
 
 __all__ = ["Coded", "as_held", "coded", "numbers"]

@@ -53,7 +53,7 @@ def test_scale_of_a_column_takes_its_largest_to_the_formats() -> None:
     assert found.scales is not None
     np.testing.assert_array_equal(found.scales, [[3.5 / 448, 1]])
     np.testing.assert_array_equal(
-        found.elements.astype(np.float32), [[448, 0], [-224, 0]]
+        np.asarray(found.elements, np.float32), [[448, 0], [-224, 0]]
     )
 
 
