@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from models.config import ModelConfig
-from models.families import FAMILIES, KIMI_K2
+from models.families import FAMILIES
+from models.families.deepseek import KIMI_K2
 from models.loading.hf_config import from_hf
 
 Values: TypeAlias = Mapping[str, Any]
