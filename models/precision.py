@@ -2,6 +2,9 @@
 
 import dataclasses
 
+import jax.numpy as jnp
+
+from emu.annotations import DType
 from kernels.formats.formats import FORMATS, Format
 from models.errors import ModelError
 
@@ -95,4 +98,11 @@ def _format(name: str) -> Format:
     return FORMATS[name]
 
 
-__all__ = ["PARTS", "WIDE", "Precision", "precision"]
+def as_precision(dtype: DType | Precision) -> Precision:
+    """A plan itself, or that of the words for it, or with everything in a dtype."""
+    if isinstance(dtype, Precision):
+        return dtype
+    return precision(dtype if isinstance(dtype, str) else jnp.dtype(dtype).name)
+
+
+__all__ = ["PARTS", "WIDE", "Precision", "as_precision", "precision"]

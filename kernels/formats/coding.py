@@ -46,7 +46,7 @@ def coded(numbers: ArrayLike, held: Format) -> Coded:
     # Of nothing but zeros any scale will do.
     filled = numerics.quotient(greatest, held.greatest)
     scales = jnp.where(greatest > 0, filled, 1)
-    quotients = wide / _spread(scales, wide.shape[-2:], held)
+    quotients = wide / spread(scales, wide.shape[-2:], held)
     return Coded(_rounded(quotients, held), scales)
 
 
@@ -58,7 +58,7 @@ def numbers(given: Coded, held: Format) -> jax.Array:
     scales = jnp.asarray(given.scales)
     if held.scale == POWER_OF_TWO:
         scales = jnp.ldexp(jnp.float32(1), scales.astype(jnp.int32) - 127)
-    return elements * _spread(scales, elements.shape[-2:], held)
+    return elements * spread(scales, elements.shape[-2:], held)
 
 
 def as_held(given: ArrayLike, held: Format) -> jax.Array:
@@ -106,8 +106,8 @@ def _in_blocks(wide: jax.Array, held: Format) -> jax.Array:
     return padded.reshape(*others, high, down, broad, across)
 
 
-def _spread(scales: jax.Array, shape: tuple[int, ...], held: Format) -> jax.Array:
-    """A scale for each element of `[..., rows, columns]`."""
+def spread(scales: jax.Array, shape: tuple[int, ...], held: Format) -> jax.Array:
+    """A scale for each element of `[..., rows, columns]`, of scales as `Coded` has them."""
     assert held.block is not None
     rows, columns = shape
     down, across = held.block
@@ -115,4 +115,4 @@ def _spread(scales: jax.Array, shape: tuple[int, ...], held: Format) -> jax.Arra
     return jnp.repeat(by_row, across or columns, axis=-1)[..., :columns]
 
 
-__all__ = ["Coded", "as_held", "coded", "numbers"]
+__all__ = ["Coded", "as_held", "coded", "numbers", "spread"]

@@ -22,15 +22,18 @@ from emu.annotations import DType, PyTree
 from emu.report.bands import Bound
 from emu.wse import WSE3
 from kernels.wse.decode import layout
+from kernels.wse.decode.held import Held
 from kernels.wse.decode.plan import WaferPlan, plan_wafer
 from kernels.wse.decode.token import StepReading, TokenClock, Trace, layer_phase
 from models.attention_pattern import Attention
 from models.config import ModelConfig
+from models.errors import ModelError
 from models.family_attention import own_attention
 from models.layer_form import Rotation
 from models.machines.decode_kinds import ends_of, kinds_of, temperature_at
 from models.machines.layer_weights import check_forms, check_layer_weights
 from models.plain.rope import rope_tables
+from models.precision import Precision, as_precision
 
 LayerCache: TypeAlias = dict[str, jax.Array]
 """`k` `[rows, cols, dims, slots]` and `v` `[rows, cols, slots, dims]` of one layer; of latents,
@@ -66,6 +69,7 @@ class Decoder:
 
     Attributes:
       plan: which region does what, and the bytes of its PEs.
+      precision: what weights and cache are held in.
       clock: the programs of embedding, layer and head, and their readings.
     """
 
@@ -74,7 +78,7 @@ class Decoder:
         config: ModelConfig,
         weights: Mapping[str, Any],
         context: int,
-        dtype: DType = "float32",
+        dtype: DType | Precision = "float32",
         device: Device | None = None,
         placed: WaferPlan | None = None,
         attention: Attention = None,
@@ -86,7 +90,9 @@ class Decoder:
           weights: the canonical pytree: `embed` [V, d], `norm` [d], `head` [d, V] unless tied, and
             `layers`, each stacked over the layers that have it.
           context: most tokens, prompt included.
-          dtype: of weights and cache: float32, bfloat16 or float16.
+          dtype: of weights and cache: float32, bfloat16 or float16; or a plan whose weights are in
+            codes. Activations are wide here whatever a plan says of them: a PE multiplies numbers,
+            and makes its weights' codes such first.
           device: the wafer; a WSE-3 by default.
           placed: regions to use, with their variants; by default the fastest by estimate that fit.
           attention: a variant for all layers, or several as a pattern over them; None: the model's
@@ -103,7 +109,8 @@ class Decoder:
             attention = own_attention(config, weights, scales=True)
         self.config = config
         self.context = context
-        self.dtype = jnp.dtype(dtype)
+        self.precision = as_precision(dtype)
+        self.dtype = jnp.dtype(self.precision.wide)
         device = device or WSE3.at()
         self.plan = placed or plan_wafer(
             config,
@@ -112,6 +119,7 @@ class Decoder:
             device,
             *kinds_of(config, attention),
             ends_of(config),
+            held_of(self.precision),
         )
         # Behind the plan: a model that fits no wafer is refused before its weights are looked at.
         check_layer_weights(weights["layers"], config, "decode")
@@ -390,4 +398,18 @@ class Decoder:
         return {"layer": self.plan.layer_bytes, "head": self.plan.head_bytes}
 
 
-__all__ = ["Decoder", "StepReading"]
+def held_of(plan: Precision) -> Held:
+    """What a layer on the wafer has in codes under a plan.
+
+    Raises:
+      ModelError: a cache in codes, which whole models have not.
+    """
+    if plan.cache.is_coded:
+        raise ModelError(
+            f"decode: a whole model's cache must be in {plan.wide}, got {plan.cache.name}; one "
+            "layer's attention may have it, as in `kernels.attention.decode`"
+        )
+    return Held(plan.weights if plan.weights.is_coded else None)
+
+
+__all__ = ["Decoder", "StepReading", "held_of"]

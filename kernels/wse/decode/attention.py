@@ -27,7 +27,7 @@ from emu.wse import (
 )
 from emu.wse.spaces import Sram
 from kernels.wse.decode.attention_map import Heads, Span
-from kernels.wse.decode.blocks import Weights, added, gemv, rms_norm
+from kernels.wse.decode.blocks import Weights, added, projected, rms_norm
 from kernels.wse.decode.cached import Scaled, add_values
 from kernels.wse.decode.folds import fold_terms
 from kernels.wse.decode.hooks import PLAIN, Hooks
@@ -270,7 +270,7 @@ def attention(
         eps=layer.eps,
         dtype=layer.dtype,
     )
-    part = gemv(weights["qkv"], normed)
+    part = projected(layer, weights, "qkv", normed)
     qkv = all_reduce(part, "row")
     if layer.form.qkv_bias:
         qkv = vector(qkv, qkv, weights["qkv_bias"], op="add")
@@ -299,7 +299,7 @@ def attention(
         rounded = sram_tile(shape=(queries, dims), dtype=layer.dtype)
         q = copy(rounded, q)
     heads = attended(q, cache)
-    part = gemv(weights["out"], heads)
+    part = projected(layer, weights, "out", heads)
     out = all_reduce(part, "col")
     if layer.form.out_bias:
         out = vector(out, out, weights["out_bias"], op="add")

@@ -17,6 +17,7 @@ from emu.wse import (
 )
 from emu.wse.spaces import Sram
 from kernels.wse.decode.activation import SILU, Activation, activated
+from kernels.wse.decode.coded import coded_gemv
 from kernels.wse.decode.mapping import LayerMap
 from kernels.wse.decode.sums import all_reduce, unchanged, zeros
 
@@ -34,6 +35,14 @@ def gemv(weight: Sram, x: Sram) -> Sram:
     # once, after all sums.
     sums = zeros((outputs,))
     return fmac_map(sums, weight, x)
+
+
+def projected(layer: LayerMap, weights: Weights, name: str, x: Sram) -> Sram:
+    """This PE's part of `x` times one of the layer's matrices, as `gemv` or `coded_gemv`."""
+    held = layer.held.weights
+    if held is None:
+        return gemv(weights[name], x)
+    return coded_gemv(layer.matrices[name], held, weights, name, x)
 
 
 def rms_norm(
@@ -125,10 +134,10 @@ def mlp(layer: LayerMap, residual: Sram, weights: Weights) -> tuple[Sram, Sram |
 
 def gated(layer: LayerMap, normed: Sram, weights: Weights) -> Sram:
     """The gated MLP's output, float32 `[depth]` on every column."""
-    part = gemv(weights["gate_up"], normed)
+    part = projected(layer, weights, "gate_up", normed)
     gate_up = all_reduce(part, "row")
     hidden = swiglu(gate_up, layer.width_share, layer.dtype, layer.form.activation)
-    part = gemv(weights["down"], hidden)
+    part = projected(layer, weights, "down", hidden)
     return all_reduce(part, "col")
 
 
@@ -155,4 +164,13 @@ def added(
     return vector(residual, residual, out, op="add")
 
 
-__all__ = ["Weights", "added", "gated", "gemv", "mlp", "rms_norm", "swiglu"]
+__all__ = [
+    "Weights",
+    "added",
+    "gated",
+    "gemv",
+    "mlp",
+    "projected",
+    "rms_norm",
+    "swiglu",
+]

@@ -16,6 +16,7 @@ from emu.wse.pe.maps import strides_at_full_width
 from emu.wse.regions import Rect, lay_out
 from kernels.wse.decode.estimate import head_cycles
 from kernels.wse.decode.form import PLAIN, DecodeForm
+from kernels.wse.decode.held import WIDE, Held
 from kernels.wse.decode.mapping import HeadMap, LayerMap
 from kernels.wse.decode.varied_layer import LayerAttention
 
@@ -98,6 +99,7 @@ class Demand:
       kinds: of layers, each once.
       of_layers: which of them each layer is.
       ends: of the embedding and the output head.
+      held: what of each layer is in codes.
     """
 
     model: ModelSizes
@@ -107,6 +109,14 @@ class Demand:
     kinds: tuple[LayerKind, ...]
     of_layers: tuple[int, ...]
     ends: EndsForm = EndsForm()
+    held: Held = WIDE
+
+    @property
+    def in_words(self) -> str:
+        """What all is held in, for an error."""
+        if self.held.weights is None:
+            return self.dtype
+        return f"{self.dtype} with weights in {self.held.weights.name}"
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -156,6 +166,7 @@ def layer_map(
         parts=parts,
         dtype=demand.dtype,
         form=form,
+        held=demand.held,
     )
 
 

@@ -18,6 +18,7 @@ from emu.wse.timeline.wires import wires
 from emu.wse.wavelets import words
 from kernels.wse.decode.attention_map import AttentionMap
 from kernels.wse.decode.cached import piece_slots
+from kernels.wse.decode.coded import matrix_cycles
 from kernels.wse.decode.mapping import (
     HeadMap,
     LayerMap,
@@ -133,10 +134,10 @@ def _layer_map_cycles(layer: LayerMap, device: Device) -> float:
     maps = _products_of_heads(layer)
     if layer.form.latent is not None:
         maps = layer.latent.products(_live(layer))
-    if layer.form.mlp is None:
-        maps.append((layer.depth, 2 * layer.width))  # gate and up
-        maps.append((layer.width, layer.depth))  # down
-    cycles: list[float] = []
+    cycles = [
+        matrix_cycles(tile, layer.held.weights, layer.dtype, device)
+        for tile in layer.matrices.values()
+    ]
     for inputs, outputs in maps:
         each = map_cycles(device, inputs, outputs, kind)
         cycles.append(float(each))
@@ -145,12 +146,9 @@ def _layer_map_cycles(layer: LayerMap, device: Device) -> float:
 
 def _products_of_heads(layer: LayerMap) -> list[tuple[int, int]]:
     queries, live = layer.queries, _live(layer)
-    heads = queries * layer.dims
     return [
-        (layer.depth, (queries + 2) * layer.dims),  # queries, key and value
-        (heads, live),  # scores
+        (queries * layer.dims, live),  # scores
         (queries * live, layer.dims),  # values
-        (heads, layer.depth),  # output of attention
     ]
 
 

@@ -17,9 +17,11 @@ import jax.numpy as jnp
 
 from emu.annotations import DType, Shape
 from emu.wse.pe.maps import MOST_STRIDE, strides_at_full_width
+from kernels.formats.formats import Format
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
 from kernels.wse.decode.form import PLAIN, DecodeForm
+from kernels.wse.decode.held import WIDE, Held, MatrixTile
 from kernels.wse.decode.latent_map import LatentMap
 from kernels.wse.decode.region import Region
 
@@ -83,6 +85,7 @@ class LayerMap:
       rows: PEs over which the residual stream and the positions are dealt.
       parts: columns per key/value head; divides `head_dim / 2`.
       dtype: of weights, cache and the inputs of multiply-adds; sums are float32.
+      held: what of them is in codes, which a PE makes numbers of that dtype.
       spare_slots: of the cache in one PE, beyond those of the context: a view of it that begins
         late may end there.
       form: what it computes beside the plainest layer.
@@ -105,6 +108,7 @@ class LayerMap:
     dtype: str = "float32"
     spare_slots: int = 0
     form: DecodeForm = PLAIN
+    held: Held = WIDE
 
     def __post_init__(self) -> None:
         sizes.check_whole(self, "hidden", "ffn", "heads", "kv_heads", "head_dim")
@@ -121,6 +125,21 @@ class LayerMap:
             refuse(
                 f"rotary_dim {self.turned} must be at most head_dim {self.head_dim}, and half of "
                 f"it a multiple of {self.parts} parts"
+            )
+        if self.held.weights is not None:
+            self._check_codes(self.held.weights)
+
+    def _check_codes(self, held: Format) -> None:
+        lacking = {
+            "latent attention": self.form.latent is not None,
+            "experts": self.form.mlp is not None,
+        }
+        told = [name for name, has in lacking.items() if has]
+        if told:
+            refuse(
+                f"weights are held as {held.name} in a layer with {', '.join(told)}, must be in "
+                f"{self.dtype} there: only matrices of grouped queries and of a gated MLP are held "
+                "in codes"
             )
 
     def _check_latent(self) -> None:
@@ -249,27 +268,38 @@ class LayerMap:
         """Slots whose exponentials one column works out for its group."""
         return share_of(self.context, self.rows * self.parts)
 
+    @property
+    def matrices(self) -> dict[str, MatrixTile]:
+        """Of grouped queries and of a gated MLP, by name, those that the layer has."""
+        tiles = {}
+        heads = self.queries * self.dims
+        # A head's features are dealt in pairs, see `kernels.wse.decode.layout`.
+        in_order = math.gcd(self.turned_pairs, self.dims - 2 * self.turned_pairs)
+        if self.form.latent is None:
+            # Side by side, so that one GEMV and one all-reduce serve queries, key and value.
+            columns = heads + 2 * self.dims
+            tiles["qkv"] = MatrixTile(self.depth, columns, self.depth, in_order)
+            tiles["out"] = MatrixTile(heads, self.depth, in_order, self.depth)
+        if self.form.mlp is None:
+            width = self.width
+            tiles["gate_up"] = MatrixTile(self.depth, 2 * width, self.depth, width)
+            tiles["down"] = MatrixTile(width, self.depth, width, self.depth)
+        return tiles
+
     def weight_shapes(self) -> dict[str, Shape]:
         """Shapes of a layer's weights in one PE."""
         heads = self.queries * self.dims
         key_and_value = 2 * self.dims
-        norms: dict[str, Shape] = {
+        shapes: dict[str, Shape] = {
             "attn_norm": (self.depth,),
             "mlp_norm": (self.depth,),
         }
         if self.form.latent is not None:
-            shapes = norms | self.latent.weight_shapes()
-        else:
-            shapes = norms | {
-                # Side by side, so that one GEMV and one all-reduce serve queries, key and value.
-                "qkv": (self.depth, heads + key_and_value),
-                "out": (heads, self.depth),
-            }
+            shapes |= self.latent.weight_shapes()
         if self.form.mlp is not None:
             shapes |= self.form.mlp.weight_shapes(self.region)
-        else:
-            shapes["gate_up"] = (self.depth, 2 * self.width)
-            shapes["down"] = (self.width, self.depth)
+        for name, tile in self.matrices.items():
+            shapes |= tile.shapes(name, self.held.weights)
         if self.qk_norm or self.form.wide_qk_norm:
             shapes["qk_norm"] = (self.queries + 1, self.dims)
         if self.form.qkv_bias:
@@ -286,6 +316,9 @@ class LayerMap:
         dtypes: dict[str, DType] = dict.fromkeys(self.weight_shapes(), self.dtype)
         if self.form.mlp is not None:
             dtypes |= self.form.mlp.weight_dtypes(self.region)
+        if self.held.weights is not None:
+            for name, tile in self.matrices.items():
+                dtypes |= tile.dtypes(name, self.held.weights)
         return dtypes
 
     def weight_specs(self) -> dict[str, tuple[str, ...]]:

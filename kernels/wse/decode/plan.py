@@ -32,6 +32,7 @@ from kernels.wse.decode.head import (
     head_arguments,
     head_program,
 )
+from kernels.wse.decode.held import WIDE, Held
 from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.mapping import HeadMap, LayerMap
 from kernels.wse.decode.varied_layer import LayerAttention
@@ -112,6 +113,7 @@ def plan_wafer(
     kinds: Sequence[LayerKind] = (LayerKind(),),
     of_layers: Sequence[int] = (),
     ends: EndsForm = EndsForm(),
+    held: Held = WIDE,
 ) -> WaferPlan:
     """Chooses regions and checks, byte by byte, that they fit.
 
@@ -123,6 +125,7 @@ def plan_wafer(
       kinds: of layers, each once.
       of_layers: which of them each layer is; none: all are the first.
       ends: what embedding and output head compute.
+      held: what of each layer is in codes; tables and norms are in `dtype`.
 
     Raises:
       CannotLower: a variant's arithmetic that a PE has not, with the user's line.
@@ -144,7 +147,7 @@ def plan_wafer(
         )
     for kind in of_layers:
         sizes.within("a layer's kind", kind, 0, len(kinds) - 1)
-    demand = Demand(config, context, dtype, device, tuple(kinds), of_layers, ends)
+    demand = Demand(config, context, dtype, device, tuple(kinds), of_layers, ends, held)
     counts = [of_layers.count(kind) for kind in range(len(kinds))]
     of_map = functools.cache(functools.partial(layer_cycles, device=device))
 
@@ -266,10 +269,10 @@ def refusal(demand: Demand) -> DoesNotFit:
     if not remedies:
         remedies.append("no number of wafers would do: a layer is too large")
     return DoesNotFit(
-        f"{device.name}: the model with a context of {demand.context:,} tokens in {demand.dtype} "
-        f"needs at least {model_bytes(demand):,} bytes of sram, a wafer has {had:,} beside its "
-        f"code, and no cut into regions of at most {device.sram_bytes:,} bytes a PE was found; "
-        f"{'; '.join(remedies)}",
+        f"{device.name}: the model with a context of {demand.context:,} tokens in "
+        f"{demand.in_words} needs at least {model_bytes(demand):,} bytes of sram, a wafer has "
+        f"{had:,} beside its code, and no cut into regions of at most {device.sram_bytes:,} "
+        f"bytes a PE was found; {'; '.join(remedies)}",
         wafers=needed,
         context=shorter,
     )

@@ -1,0 +1,90 @@
+"""What a layer's matrices are held in, and what shares a scale in a PE's tile of one.
+
+A PE has a slice of a matrix, and of every block of numbers that the slice touches the scale. How
+many numbers of a tile share one must be the same on all PEs, which run one program. MXFP8 has a
+scale for 32 consecutive rows of a column: of a residual stream in slices of 24, the second slice's
+rows 24 to 47 begin in the first block and end in the second,
+
+    rows   0 to 23    24 to 47    48 to 71
+    block  0          0 0 0 1 1 1  ...
+
+but no block ends within 8 rows from a multiple of 8, so that every PE has three scales a column. In
+slices of 16 or 32 it has one.
+"""
+
+import dataclasses
+import math
+
+from emu.annotations import DType, Shape
+from emu.wse.pe.nibbles import words_of
+from kernels.formats.formats import POWER_OF_TWO, Format
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """What is held in codes.
+
+    Attributes:
+      weights: of a layer's matrices; None: these are in the region's dtype.
+    """
+
+    weights: Format | None = None
+
+
+WIDE = Held()
+"""Nothing in codes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixTile:
+    """A PE's tile of a matrix, whose rows are contracted.
+
+    Attributes:
+      rows, columns: of the tile.
+      rows_in_order, columns_in_order: how many of them follow each other in the matrix, from a
+        multiple of as many on.
+    """
+
+    rows: int
+    columns: int
+    rows_in_order: int
+    columns_in_order: int
+
+    def alike(self, held: Format) -> tuple[int, int]:
+        """Rows and columns of the tile that share a scale on every PE."""
+        assert held.block is not None
+        down, across = held.block
+        rows = self.rows if down is None else math.gcd(self.rows_in_order, down)
+        # Side by side in a tile lie several matrices.
+        columns = self.columns_in_order
+        if across is not None:
+            columns = math.gcd(columns, across)
+        return rows, columns
+
+    def scales(self, held: Format) -> Shape:
+        """How many scales a tile has, down and across."""
+        rows, columns = self.alike(held)
+        return self.rows // rows, self.columns // columns
+
+    def shapes(self, name: str, held: Format | None) -> dict[str, Shape]:
+        """Of what a PE holds for the matrix of that name."""
+        if held is None:
+            return {name: (self.rows, self.columns)}
+        columns = self.columns
+        if held.element_bits == 4:
+            columns = words_of(columns)
+        return {name: (self.rows, columns), scale_of(name): self.scales(held)}
+
+    def dtypes(self, name: str, held: Format) -> dict[str, DType]:
+        """Their dtypes; codes of 4 bits are in words."""
+        codes = "uint16" if held.element_bits == 4 else held.element
+        scales = POWER_OF_TWO if held.scale == POWER_OF_TWO else "float32"
+        return {name: codes, scale_of(name): scales}
+
+
+def scale_of(name: str) -> str:
+    """What the scales of a matrix are called."""
+    return f"{name}_scale"
+
+
+__all__ = ["WIDE", "Held", "MatrixTile", "scale_of"]

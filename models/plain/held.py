@@ -1,0 +1,44 @@
+"""A model's weights as a precision plan holds them: the numbers that their codes stand for."""
+
+from typing import Any
+
+import numpy as np
+
+from kernels.formats.coding import as_held
+from models.config import ModelConfig
+from models.plain.weights import Weights
+from models.precision import Precision
+from models.tensors import ROUTER
+
+
+def coded_names(config: ModelConfig) -> tuple[str, ...]:
+    """Weights of layers that a plan may hold in codes: of every product but the router's."""
+    return tuple(
+        tensor.name
+        for tensor in config.layer_tensors
+        if not (tensor.is_norm or tensor.is_added) and tensor.name != ROUTER.name
+    )
+
+
+def held_weights(config: ModelConfig, weights: Weights, plan: Precision) -> Weights:
+    """The weights with those of a layer's products as the plan holds them, float32.
+
+    On these the plain model is the oracle of a run whose weights are in codes. What is in no codes
+    is the same array: a run in bfloat16 is compared with float32.
+
+    Args:
+      config: of the model.
+      weights: canonical pytree.
+      plan: of the run.
+    """
+    if not plan.weights.is_coded:
+        return weights
+    layers: dict[str, Any] = dict(weights["layers"])
+    for name in coded_names(config):
+        # Layer by layer: a matrix in float32 is held several times meanwhile.
+        each = [as_held(np.asarray(layer), plan.weights) for layer in layers[name]]
+        layers[name] = np.stack(each)
+    return {**weights, "layers": layers}
+
+
+__all__ = ["coded_names", "held_weights"]
