@@ -102,7 +102,7 @@ def test_pes_hold_just_the_numbers_of_the_whole_matrix(name, rotary_dim) -> None
     arrays = layer_arrays(plain)
     of_numbers = dict(arrays)
     for matrix in layout.MATRICES:
-        of_numbers[matrix] = as_held(arrays[matrix], held)
+        of_numbers[matrix] = np.asarray(as_held(arrays[matrix], held))
     wanted = layout.layer_weights(of_numbers, plain)
     found = layout.layer_weights(arrays, layer)
     shapes, dtypes = layer.weight_shapes(), layer.weight_dtypes()
