@@ -44,7 +44,7 @@ FACES = {
         renumbered ring_all_reduce rope row_live rsqrt_mean
         scalar_of_one_live scalar_of_two_live scalar_select_live scatter score_map select_live
         shift silu square_sum sram_tile value_map vector vector_live vector_of_one_live
-        vector_scale walk widen_chosen widen_live
+        vector_scale walk widen_chosen widen_live widen_nibbles
     """,
     "kernels": """
         ContextAttention FABRIC_PROGRAMS LatentAttention PLACEMENTS Placement TRAINIUM_KERNELS
