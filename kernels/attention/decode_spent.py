@@ -25,7 +25,7 @@ SCALAR = "scalar code"
 VECTOR = "vector operations"
 SPENT_ON = (HOPS, PRODUCTS, SCALAR, VECTOR)
 
-# By home of the instruction; of an element-wise one by its name.
+# By home of the instruction, or by its name where others of the same home count as something else.
 _MODULES = {
     "emu.wse.pe.chosen_map": PRODUCTS,
     "emu.wse.pe.maps": PRODUCTS,
@@ -36,12 +36,14 @@ _MODULES = {
     "emu.wse.pe.isa": VECTOR,
     "emu.wse.pe.elementwise": VECTOR,
 }
-_SCALAR_CODE = (
-    "wse.scalar_of_one_live",
-    "wse.scalar_of_two_live",
-    "wse.scalar_select_live",
-    "wse.lookup_live",
-)
+_NAMES = {
+    "wse.scalar_of_one_live": SCALAR,
+    "wse.scalar_of_two_live": SCALAR,
+    "wse.scalar_select_live": SCALAR,
+    "wse.lookup_live": SCALAR,
+    # Beside the products that it makes codes wide for.
+    "wse.widen_chosen": VECTOR,
+}
 
 
 @functools.cache
@@ -53,8 +55,8 @@ def kinds() -> dict[str, str]:
             continue
         if one.arrival is not None:
             found[one.name] = HOPS
-        elif one.name in _SCALAR_CODE:
-            found[one.name] = SCALAR
+        elif one.name in _NAMES:
+            found[one.name] = _NAMES[one.name]
         else:
             found[one.name] = _MODULES[one.meaning.__module__]
     return found

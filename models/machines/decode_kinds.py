@@ -10,6 +10,7 @@ from kernels.wse.decode.form import DecodeForm
 from kernels.wse.decode.latent_map import LatentForm
 from models.attention_pattern import Attention, pattern_of
 from models.config import ModelConfig
+from models.family_attention import is_causal, variant_of
 from models.layer_form import Experts, Latent, LayerForm, Temperature
 
 
@@ -41,6 +42,21 @@ def kinds_of(
     ]
     kinds = tuple(dict.fromkeys(each))
     return kinds, tuple(kinds.index(kind) for kind in each)
+
+
+def kind_of(config: ModelConfig, layer: int) -> LayerKind:
+    """The kind of one layer, for its clock: its sinks, if it has any, are zeros.
+
+    Args:
+      config: of the model, whose forms the wafer computes.
+      layer: which of its layers.
+    """
+    form, variant = config.forms[layer], None
+    if not is_causal(form.attention, config, scales=True):
+        sinks = np.zeros(config.num_attention_heads, np.float32)
+        found = variant_of(form.attention, sinks)
+        variant = DecoderVariant(found.reading, found.scale)
+    return LayerKind(decode_form(form), variant)
 
 
 def decode_form(form: LayerForm) -> DecodeForm:
@@ -101,4 +117,11 @@ def temperature_at(temperature: Temperature, position: int) -> np.ndarray:
     return np.asarray([factor], np.float32)
 
 
-__all__ = ["decode_form", "ends_of", "kinds_of", "latent_form", "temperature_at"]
+__all__ = [
+    "decode_form",
+    "ends_of",
+    "kind_of",
+    "kinds_of",
+    "latent_form",
+    "temperature_at",
+]

@@ -1,0 +1,246 @@
+"""Layers of published models in decode at full size: FLOPs and bytes of their PEs in closed form.
+
+What is not a multiple of the PEs that share it is padded: of 2,880 features on 720 rows each has 4,
+of 7,168 on 1,152 rows 7, as if there were 8,064.
+"""
+
+import math
+import time
+
+import pytest
+
+from emu.wse import WSE3
+from emu.wse.regions import DoesNotFit
+from kernels.attention.decode_spent import SPENT_ON, decode_spent
+from kernels.wse.decode.layer_plan import LayerStep
+from models.configurations import published
+from models.errors import ModelError
+from models.machines.layer_decode import LayerDecode, product_flops
+
+BFLOAT16, FLOAT32, CODE = 2, 4, 1  # bytes
+
+
+def up(elements, pes):
+    """Elements of each of some PEs."""
+    return math.ceil(elements / pes)
+
+
+def whole(elements, share):
+    """The next multiple of a share."""
+    return up(elements, share) * share
+
+
+def divisor(n, most):
+    """The largest that is at most so large."""
+    return max(d for d in range(1, most + 1) if n % d == 0)
+
+
+class ClosedForm:
+    """One PE's matrices, `[inputs, outputs]`, and what else of its layer is worked out by hand."""
+
+    def __init__(self, decode):
+        layer = decode.placed.map
+        self.config, self.context = decode.config, decode.context
+        self.form = decode.config.forms[decode.layer]
+        self.held = decode.held is not None
+        self.rows, self.groups, self.parts = layer.rows, layer.kv_heads, layer.parts
+        self.cols = self.groups * self.parts
+        self.depth = up(self.config.hidden_size, self.rows)
+        self.heads = up(self.config.num_attention_heads, self.groups)
+        if self.form.experts is not None:
+            self.experts = layer.form.mlp.on(layer.region)
+
+    # --- attention ---
+
+    @property
+    def of_attention(self):
+        """Its projections."""
+        latent = self.form.attention.latent
+        if latent is None:
+            of_head = self.config.head_dim // self.parts
+            qkv = self.depth, (self.heads + 2) * of_head
+            return [qkv, (self.heads * of_head, self.depth)]
+        assert latent.query_rank is not None
+        query = up(latent.query_rank, self.parts)
+        cached = latent.cached_width // self.parts
+        plain, turned, value = (
+            self.of_a_row(features)
+            for features in (
+                latent.plain_width,
+                latent.turned_width,
+                latent.value_width,
+            )
+        )
+        of_latent = latent.rank // self.parts
+        return [
+            (self.depth, query + cached),
+            (query, plain + turned),
+            (plain, of_latent),
+            (of_latent, value),
+            (self.heads * up(latent.value_width, self.parts), self.depth),
+        ]
+
+    def of_a_row(self, features):
+        """Features that a row makes of a head: as many rows as divide them share one."""
+        assert self.heads <= self.rows
+        return features // divisor(features, min(features, self.rows // self.heads))
+
+    @property
+    def attended(self):
+        """Multiply-adds of all PEs with the cache, of the newest token."""
+        attention = self.form.attention
+        keys = min(self.context, attention.window or self.context)
+        heads = self.groups * self.heads
+        if attention.latent is not None:
+            rank = attention.latent.rank
+            return keys * heads * (attention.latent.cached_width + rank)
+        return keys * heads * 2 * self.config.head_dim
+
+    @property
+    def cache_bytes(self):
+        """A token's key and value, or its latent and turned key, of one PE in every slot."""
+        slots = up(self.context, self.rows)
+        # As many as columns of a group share the softmax of equal parts of.
+        slots = whole(slots, up(self.context, self.rows * self.parts))
+        latent = self.form.attention.latent
+        if latent is not None:
+            # Values are read at a stride of the slots, and 4 of 8 would be slow.
+            slots += slots % 8 == 4
+            return BFLOAT16 * slots * (latent.cached_width // self.parts)
+        window = self.form.attention.window
+        if window is not None:
+            # What is gone through begins at the first key's slot, the later one of all rows.
+            begin = up(max(0, self.context - window), self.rows)
+            slots = max(slots, begin + up(window, self.rows))
+        return BFLOAT16 * slots * 2 * (self.config.head_dim // self.parts)
+
+    # --- MLP ---
+
+    @property
+    def of_mlp(self):
+        """Its matrices, of a mixture those that a token meets."""
+        if self.form.experts is None:
+            width = up(self.config.intermediate_size, self.cols)
+            share = up(self.config.intermediate_size, self.cols * self.rows)
+            width = whole(width, share)
+            return [(self.depth, 2 * width), (width, self.depth)]
+        active = self.form.experts.routing.chosen + self.shared
+        width = up(self.form.experts.width, self.cols)
+        of_expert = [(self.depth, 2 * width), (width, self.depth)]
+        return [(self.depth, self.routed), *active * of_expert]
+
+    @property
+    def shared(self):
+        """Experts that every token meets."""
+        return self.form.experts.shared_width // self.form.experts.width
+
+    @property
+    def routed(self):
+        """Experts whose logits a PE makes: those of its column among a block's."""
+        high, wide = self.experts.block
+        own = up(self.form.experts.count, wide)
+        return whole(own, up(own, high))
+
+    # --- sums ---
+
+    @property
+    def product_flops(self):
+        """Of all PEs."""
+        matrices = [*self.of_attention, *self.of_mlp]
+        flops = 2 * self.rows * self.cols * sum(k * n for k, n in matrices)
+        experts = self.form.experts
+        if experts is not None and experts.is_biased:
+            # The first column adds chosen experts' biases, each times its weight.
+            flops += 2 * self.rows * experts.routing.chosen * self.depth
+        return flops + 2 * self.attended
+
+    @property
+    def weight_bytes(self):
+        """Of one PE."""
+        attention, experts = self.form.attention, self.form.experts
+        elements = sum(k * n for k, n in self.of_attention) + 2 * self.depth
+        if attention.latent is not None:
+            elements += up(attention.latent.query_rank, self.parts)
+            elements += attention.latent.rank // self.parts
+        if attention.is_biased:
+            elements += self.of_attention[0][1]
+        if attention.output_is_biased:
+            elements += self.depth
+        if experts is None:
+            return BFLOAT16 * (elements + sum(k * n for k, n in self.of_mlp))
+        elements += self.depth * self.routed
+        tiles = experts.count + self.shared
+        numbers = tiles * 3 * self.depth * up(experts.width, self.cols)
+        found = numbers * (CODE if self.held else BFLOAT16)
+        if self.held:
+            found += FLOAT32 * 2 * tiles
+        biases = experts.routing.selection_bias + experts.is_biased
+        found += FLOAT32 * biases * self.routed
+        if experts.is_biased:
+            # Of gate and up those of the features that a row activates.
+            elements += tiles * (2 * self.experts.share + self.depth)
+        return found + BFLOAT16 * elements
+
+
+CASES = [
+    ("gpt-oss-120b", 0, None, 8_192),  # a window
+    ("kimi-k2", 60, "float8_e4m3fn", 8_192),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (
+            ("gpt-oss-120b", 0, None, 131_072),
+            ("gpt-oss-120b", 1, None, 8_192),
+            ("gpt-oss-120b", 1, None, 131_072),
+            ("deepseek-v3", 0, None, 8_192),  # an MLP
+            ("deepseek-v3", 60, None, 8_192),
+            ("deepseek-v3", 60, None, 131_072),
+            ("deepseek-v3", 60, "float8_e4m3fn", 131_072),
+            ("kimi-k2", 60, "float8_e4m3fn", 131_072),
+            ("llama-3.1-8b", 0, None, 8_192),
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "layer", "held", "context"), CASES)
+def test_layers_at_full_size(name, layer, held, context):
+    """Region, bytes and cycles from sizes alone, in 10 CPU seconds; twice as many when busy."""
+    start = time.process_time()
+    decode = LayerDecode(published(name).config, layer, context, held=held)
+    placed = decode.placed
+    reading = LayerStep(placed, context - 1).read(WSE3.at())
+    assert time.process_time() - start < 20
+    closed = ClosedForm(decode)
+    assert product_flops(reading) == closed.product_flops
+    assert placed.bytes["weights"] == closed.weight_bytes
+    assert placed.bytes["cache"] == closed.cache_bytes
+    assert sum(placed.bytes.values()) <= WSE3.at().sram_bytes
+    assert closed.rows <= WSE3.at().grid_height
+    assert closed.cols <= WSE3.at().grid_width
+
+
+def test_bands_and_work():
+    """The slower the machine, the later; the PE that works most waits for others besides."""
+    decode = LayerDecode(published("llama-3.1-8b").config, 0, 512)
+    clock = decode.time()
+    low, nominal, high = (clock.cycles[band] for band in ("low", "nominal", "high"))
+    assert low < nominal < high
+    assert 0 < clock.work_cycles < nominal
+    assert 0 < clock.product_flops < clock.flops
+    assert clock.seconds["nominal"] == pytest.approx(nominal / WSE3.at().tick_hz)
+    step = LayerStep(decode.placed, 511)
+    spent = decode_spent(step, step.read(WSE3.at()), WSE3.at())
+    assert set(spent) == set(SPENT_ON) and sum(spent.values()) == nominal
+
+
+def test_experts_of_kimi_k2_in_two_bytes_do_not_fit_a_wafer():
+    """385 slices of 7 x 3 numbers, three of each, are 48,510 of a PE's 49,152 bytes beside code."""
+    decode = LayerDecode(published("kimi-k2").config, 60, 8_192)
+    with pytest.raises(DoesNotFit, match="no context would do: its weights"):
+        decode.time()
+
+
+def test_what_a_wafer_does_not_decode_is_refused():
+    config = published("gpt-oss-120b").config
+    with pytest.raises(ModelError, match="layer 36, must be 0 to 35"):
+        LayerDecode(config, 36, 8_192)
