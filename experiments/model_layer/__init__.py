@@ -1,1 +1,1 @@
-"""What a layer of a published model takes in prefill, stage by stage, on chips and cores."""
+"""What a layer of a published model takes: prefill by stages on chips, a decode step on a wafer."""

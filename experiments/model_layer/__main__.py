@@ -1,20 +1,25 @@
 """The command line of `experiments.model_layer`."""
 
 import argparse
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from emu.trainium import TRN3
 from emu.trainium.datasheets import SYSTEMS, systems_of
-from experiments.model_layer import table
+from experiments.model_layer import decode_table, table
+from experiments.model_layer.decode import decoded
 from experiments.model_layer.measure import Measured, layers_of, measured
 from experiments.shared import cli, systems
 from experiments.shared.errors import UsageError
-from experiments.shared.output import Output
+from experiments.shared.output import Figures, Output
 from kernels.attention.latent import FORMS
+from kernels.moe.wafer.codes import HELD
+from models.config import ModelConfig
 from models.configurations import published, published_models
 from models.machines.layer_stages import LayerStages
 
 WIDTH = 150  # of a table that no terminal cuts
+CONTEXTS = 8_192, 131_072  # of decode steps
 
 
 def options(parser: cli.Parser) -> None:
@@ -55,23 +60,65 @@ def options(parser: cli.Parser) -> None:
         type=cli.one_of("latent", FORMS),
         help="how attention to latents is computed: expanded or absorbed (expanded)",
     )
+    parser.add_argument(
+        "--context",
+        action="append",
+        default=[],
+        type=cli.whole_number("context", 1, 2**24),
+        help="tokens in the cache of a decode step (8192 and 131072); may be given several times",
+    )
+    parser.add_argument(
+        "--held",
+        type=cli.one_of("held", HELD),
+        help=f"in which experts lie on the wafer: {' or '.join(HELD)} (bfloat16)",
+    )
     systems.add_option(parser, systems_of(TRN3, SYSTEMS), "the chip's own links")
 
 
 def main(args: argparse.Namespace, output: Output) -> None:
-    """Prints the stages."""
+    """Prints the stages of prefill, and a decode step."""
     config = published(args.model).config
     layers = layers_of(config) if args.layer is None else [args.layer]
     if layers[-1] >= config.num_hidden_layers:
         raise UsageError(
             f"--layer is {args.layer}, {config.name} has layers 0 to {config.num_hidden_layers - 1}"
         )
-    sheet = systems.joined(TRN3, args.system)
     console = output.console(WIDTH)
     rows: list[list[Any]] = []
     timed: list[Measured] = []
+    for stages in _stages(args, config, layers):
+        for each in measured(stages):
+            table.show(each, console)
+            rows += table.lines(each)
+            timed.append(each)
+    console.print(table.LEGEND, highlight=False)
+    steps = list(decoded(config, layers, args.context or CONTEXTS, args.held))
+    decode_table.show(steps, console)
+    console.print(decode_table.LEGEND, highlight=False)
+    lines = list(decode_table.lines(steps))
+    output.table("model_layer", table.HEADING, rows)
+    output.table("model_layer_decode", decode_table.HEADING, lines)
+    figures = {
+        "stages": _named(table.HEADING, rows),
+        "decode": _named(decode_table.HEADING, lines),
+    }
+    output.figures("model_layer", figures)
+    if output.folder is not None:
+        # matplotlib takes a second to import.
+        from experiments.model_layer import decode_picture, picture
+
+        output.file("model_layer.png", lambda path: picture.draw(timed, path))
+        output.file(
+            "model_layer_decode.png", lambda path: decode_picture.draw(steps, path)
+        )
+
+
+def _stages(
+    args: argparse.Namespace, config: ModelConfig, layers: Sequence[int]
+) -> Iterator[LayerStages]:
+    sheet = systems.joined(TRN3, args.system)
     for number in layers:
-        stages = LayerStages(
+        yield LayerStages(
             config,
             number,
             args.tokens,
@@ -80,19 +127,11 @@ def main(args: argparse.Namespace, output: Output) -> None:
             latent_form=args.latent,
             sheet=sheet,
         )
-        for each in measured(stages):
-            table.show(each, console)
-            rows += table.lines(each)
-            timed.append(each)
-    console.print(table.LEGEND, highlight=False)
-    output.table("model_layer", table.HEADING, rows)
-    figures = [dict(zip(table.HEADING, one, strict=True)) for one in rows]
-    output.figures("model_layer", {"stages": figures})
-    if output.folder is not None:
-        # matplotlib takes a second to import.
-        from experiments.model_layer.picture import draw
 
-        output.file("model_layer.png", lambda path: draw(timed, path))
+
+def _named(heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[Figures]:
+    """Rows of a table as figures by name."""
+    return [dict(zip(heading, row, strict=True)) for row in rows]
 
 
 if __name__ == "__main__":

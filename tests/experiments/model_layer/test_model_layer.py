@@ -1,12 +1,15 @@
-"""The table of a layer's stages."""
+"""The tables of a layer's stages, and of its decode step."""
 
 import csv
 import json
 import pathlib
 
 import pytest
+from rich.console import Console
 
 from experiments.__main__ import do
+from experiments.model_layer import decode_picture, decode_table
+from experiments.model_layer.decode import decoded
 from experiments.model_layer.measure import layers_of
 from models.configurations import published
 
@@ -16,6 +19,7 @@ def test_stages_add_up_to_the_layer(
 ) -> None:
     """A layer with a window, timed with even counts and with uneven ones."""
     small = ["--layer", "0", "--tokens", "256", "--chips", "2", "--cores", "8"]
+    small += ["--context", "256"]
     do(["model-layer", "--model", "gpt-oss-20b", *small, "--out", str(tmp_path)])
     printed = capsys.readouterr().out
     assert "layer 0 (12 of 24 are like it)" in printed
@@ -36,10 +40,34 @@ def test_stages_add_up_to_the_layer(
         assert 0 < float(layer["peak_share"]) < 1
     even, worst = (float(rows[number]["nominal_seconds"]) for number in (3, 8))
     assert worst != even
-    figures = json.loads((tmp_path / "model_layer.json").read_text())["stages"]
-    assert [str(figure["flops"]) for figure in figures] == [
+    figures = json.loads((tmp_path / "model_layer.json").read_text())
+    assert [str(figure["flops"]) for figure in figures["stages"]] == [
         row["flops"] for row in rows
     ]
+    (step,) = figures["decode"]
+    assert step["context"] == 256 and step["experts_held"] == "bfloat16"
+    assert step["low_cycles"] < step["nominal_cycles"] < step["high_cycles"]
+    assert f"{step['nominal_cycles']:,}" in printed
+    with (tmp_path / "model_layer_decode.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert {name: str(value) for name, value in step.items()} == row
+    for name in ("model_layer.png", "model_layer_decode.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_a_layer_that_fits_no_wafer_says_so(tmp_path: pathlib.Path) -> None:
+    """Kimi-K2's experts in bfloat16; in FP8 they fit."""
+    config = published("kimi-k2").config
+    (step,) = decoded(config, [60], [256], held=None)
+    (line,) = decode_table.lines([step])
+    figures = dict(zip(decode_table.HEADING, line, strict=True))
+    assert "no context would do" in figures["refusal"]
+    assert figures["nominal_cycles"] is None and figures["context"] == 256
+    console = Console(width=150, record=True)
+    decode_table.show([step], console)
+    assert "does not fit" in console.export_text()
+    decode_picture.draw([step], tmp_path / "none.png")
+    assert (tmp_path / "none.png").exists()
 
 
 def test_one_layer_of_each_form() -> None:

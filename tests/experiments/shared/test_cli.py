@@ -32,6 +32,8 @@ SMALL = {
         "1",
         "--cores",
         "1",
+        "--context",
+        "64",
     ],
     "models": ["--only", "smollm2-135m"],
     "nki": [f"{NKI}:gated_silu", "--inputs", f"{NKI}:inputs"],
