@@ -6,6 +6,7 @@ numbers computes many in one operation. `tiles` and, where a kernel groups work 
 memory figure starts from, traces it in order.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -52,7 +53,7 @@ def tiles(
     *,
     into: Any = (),
     emit: Callable[[Any, Any, Any], Any] | None = None,
-    axis: int = 0,
+    axis: int | tuple[int, ...] = 0,
     at_once: int | None = None,
 ) -> Any:
     """Computes `body(x)` for every slice of `xs`, each independently of the others.
@@ -68,7 +69,8 @@ def tiles(
         there are slices.
       emit: `(into, at, y) -> into`, writes part `at`; side by side it is given that part alone, and
         `at` is 0. None: the results are stacked along axis 0.
-      axis: of `into`.
+      axis: of `into`. Several, ascending: each element of all but the first, and of that one equal
+        parts; the last comes fastest. Along (1, 3) part 5 of `[8, 2, 9, 4]` is `[:, 1:2, :, 1:2]`.
       at_once: slices computed at once, to bound memory; None computes all.
 
     Returns:
@@ -78,8 +80,10 @@ def tiles(
       ValueError: `into` has no equal part for each slice.
     """
     count = len(jax.tree.leaves(xs)[0])
+    axes = (axis,) if isinstance(axis, int) else axis
     for x in jax.tree.leaves(into):
-        if x.shape[axis] % count:
+        others = math.prod(x.shape[each] for each in axes[1:])
+        if count % others or x.shape[axes[0]] % (count // others):
             raise ValueError(
                 f"tiles: axis {axis} of a {x.dtype}{list(x.shape)} has no equal part for each of "
                 f"{count} slices, must be a multiple of {count}"
@@ -100,7 +104,7 @@ def tiles(
         places = jnp.arange(count, dtype=jnp.int32)
         into, ys = lax.scan(step, into, (places, xs))
     else:
-        into, ys = _side_by_side(one, into, xs, count, axis, at_once)
+        into, ys = _side_by_side(one, into, xs, count, axes, at_once)
     return ys if emit is None else into
 
 
@@ -109,21 +113,35 @@ def _side_by_side(
     into: Any,
     xs: Any,
     count: int,
-    axis: int,
+    axes: tuple[int, ...],
     at_once: int | None,
 ) -> tuple[Any, Any]:
-    """Maps `one` over the slices of `xs` and the parts of `into` along `axis`."""
+    """Maps `one` over the slices of `xs` and the parts of `into` along `axes`."""
+    others = axes[1:]
+
+    def counts(x: jax.Array) -> list[int]:
+        """Of parts along each axis: 8 of `[8, 2, 5, 4]` along (1, 3) are 2 by 4."""
+        each = [x.shape[axis] for axis in others]
+        return [count // math.prod(each), *each]
 
     def parts(x: jax.Array) -> jax.Array:
         """4 parts of `[2, 12, 5]` along axis 1 are `[4, 2, 3, 5]`."""
-        size = x.shape[axis] // count
-        split = x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1 :])
-        return jnp.moveaxis(split, axis, 0)
+        made = x
+        # From the last axis on, so that those before keep their numbers.
+        for axis, number in reversed(list(zip(axes, counts(x), strict=True))):
+            size = made.shape[axis] // number
+            shape = *made.shape[:axis], number, size, *made.shape[axis + 1 :]
+            made = made.reshape(shape)
+        places = [axis + place for place, axis in enumerate(axes)]
+        made = jnp.moveaxis(made, places, range(len(axes)))
+        return made.reshape(count, *made.shape[len(axes) :])
 
     def joined(x: jax.Array, old: jax.Array) -> jax.Array:
         """The inverse, of the shape that `old` has."""
         # `[4, 2, 3, 5]` is first `[2, 4, 3, 5]`, part beside part, and so `[2, 12, 5]`.
-        return jnp.moveaxis(x, 0, axis).reshape(old.shape)
+        apart = x.reshape(*counts(old), *x.shape[1:])
+        places = [axis + place for place, axis in enumerate(axes)]
+        return jnp.moveaxis(apart, range(len(axes)), places).reshape(old.shape)
 
     def each(args: Any) -> Any:
         part, x = args

@@ -1,5 +1,6 @@
 """Numbers into a format's elements and scales, and what those stand for."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -24,6 +25,7 @@ class Coded(NamedTuple):
     scales: jax.Array | None
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def coded(numbers: ArrayLike, held: Format) -> Coded:
     """Numbers `[..., K, N]` in a format; each rounded to the nearest, ties to even.
 
@@ -50,6 +52,7 @@ def coded(numbers: ArrayLike, held: Format) -> Coded:
     return Coded(_rounded(quotients, held), scales)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def numbers(given: Coded, held: Format) -> jax.Array:
     """What elements and scales stand for, float32 `[..., K, N]`; each product is rounded once."""
     elements = jnp.asarray(given.elements).astype(jnp.float32)

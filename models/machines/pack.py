@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.annotations import PyTree
+from kernels.formats.formats import FORMATS, Format
 from kernels.moe.mesh import weights as moe_weights
 from kernels.moe.mesh.form import MoeForm
 from kernels.moe.mesh.mixture import MoeWeights
+from kernels.trainium.gemm.mx_pack import in_quarters, pack_mx
+from kernels.trainium.gemm.operands import Weight
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.tiles import BANK_COLUMNS, pack, split
 from models.config import ModelConfig
@@ -50,6 +53,7 @@ def pack_weights(
     tiling: LayerTiling,
     shares: Shares,
     mixture: MoeForm | None = None,
+    held: Format = FORMATS["bfloat16"],
 ) -> PyTree:
     """The canonical weights laid out as the kernels load them; structs stay structs.
 
@@ -59,13 +63,15 @@ def pack_weights(
       tiling: one core's sizes.
       shares: what each core holds.
       mixture: of layers with experts, of any room for rows.
+      held: what the weights of products are held in, if it is coded; else they have the dtype of
+        the tiling.
 
     Returns:
       Embedding and norms as every core has them; everything else with an axis of cores, where
       there are several, behind that of the layers; see `weight_specs`. `layers` has an entry for
       each of the config's runs; of layers with experts `mixture` are `MoeWeights`.
     """
-    packer = functools.partial(Packer, config, tiling, shares, mixture)
+    packer = functools.partial(Packer, config, tiling, shares, mixture, held)
     # To read the clock nobody needs the 16 GB that Llama 3.1 8B has in bfloat16.
     if isinstance(jax.tree.leaves(weights)[0], jax.ShapeDtypeStruct):
         return jax.eval_shape(packer(xp=jnp).model, weights)
@@ -106,6 +112,7 @@ class Packer:
       tiling: one core's sizes.
       shares: what each core holds.
       mixture: of layers with experts.
+      held: what the weights of products are held in, where that is coded.
       xp: numpy, or jax.numpy where only shapes are wanted.
     """
 
@@ -113,6 +120,7 @@ class Packer:
     tiling: LayerTiling
     shares: Shares
     mixture: MoeForm | None
+    held: Format
     xp: ModuleType
 
     def model(self, weights: dict[str, Any]) -> dict[str, Any]:
@@ -121,6 +129,9 @@ class Packer:
         # A tied head is the embedding itself, turned.
         head = self.converted(weights["head"]) if "head" in weights else embed.T
         head = deal(head, self.shares.vocabulary, -1, 1, self.xp)
+        # Rows for all tiles of the residual stream, of which the last may be padding altogether.
+        missing = self.tiling.hidden_padded - head.shape[-2]
+        head = self.xp.pad(head, [(0, 0)] * (head.ndim - 2) + [(0, missing), (0, 0)])
         rows = self.tiling.hidden_tiles[1]
         return {
             "embed": self.padded(embed),
@@ -150,8 +161,8 @@ class Packer:
         wo = self.dealt(layers["wo"], shares.heads, axis=-2, unit=head_dim)
         wqkv = self.xp.concatenate([wq, wk, wv], axis=-1)
         placed: dict[str, Any] = {
-            "wqkv": self.packed(wqkv, hidden_rows, tiling.qkv_columns),
-            "wo": self.packed(wo, tiling.head_tiles[1], hidden_columns),
+            "wqkv": self.product(wqkv, hidden_rows, tiling.qkv_columns),
+            "wo": self.product(wo, tiling.attended_tiles[1], hidden_columns),
         }
         if "router" in layers:
             placed["mixture"] = self.experts(layers)
@@ -169,19 +180,23 @@ class Packer:
             bk = self.dealt(layers["bk"][:, None], shares.kv_heads, unit=head_dim)
             bv = self.dealt(layers["bv"][:, None], shares.kv_heads, unit=head_dim)
             biases = self.xp.concatenate([bq, bk, bv], axis=-1)
-            placed["bqkv"] = jnp.asarray(biases)
+            placed["bqkv"] = jnp.asarray(self.converted(biases))
         return placed
 
-    def mlp(self, layers: dict[str, Array]) -> dict[str, jax.Array]:
+    def mlp(self, layers: dict[str, Array]) -> dict[str, Weight]:
         """The gated MLP of layers."""
         hidden_rows, ffn_rows = self.tiling.hidden_tiles[1], self.tiling.ffn_tiles[1]
         w_gate = self.dealt(layers["w_gate"], self.shares.ffn)
         w_up = self.dealt(layers["w_up"], self.shares.ffn)
         w_down = self.dealt(layers["w_down"], self.shares.ffn, axis=-2)
+        if self.held.is_coded:
+            # So that features come out as the down projection contracts them, in the checkpoint's
+            # own order: groups of 32 of its rows stay groups.
+            w_gate, w_up = in_quarters(w_gate, ffn_rows), in_quarters(w_up, ffn_rows)
         return {
-            "w_gate": self.packed(w_gate, hidden_rows, ffn_rows),
-            "w_up": self.packed(w_up, hidden_rows, ffn_rows),
-            "w_down": self.packed(w_down, ffn_rows, self.tiling.hidden_columns),
+            "w_gate": self.product(w_gate, hidden_rows, ffn_rows),
+            "w_up": self.product(w_up, hidden_rows, ffn_rows),
+            "w_down": self.product(w_down, ffn_rows, self.tiling.hidden_columns),
         }
 
     def experts(self, layers: dict[str, Array]) -> MoeWeights:
@@ -210,7 +225,13 @@ class Packer:
         self, weight: Array, index: np.ndarray, axis: int = -1, unit: int = 1
     ) -> Array:
         """Each core's part, see `deal`."""
-        return deal(self.converted(weight), index, axis, unit, self.xp)
+        return deal(weight, index, axis, unit, self.xp)
+
+    def product(self, weight: Array, rows: int, columns: int) -> Weight:
+        """A matrix of a layer, packed as its products take it."""
+        if self.held.is_coded:
+            return pack_mx(weight, self.held, rows, columns)
+        return self.packed(self.converted(weight), rows, columns)
 
     def packed(self, weight: Array, rows: int, columns: int) -> jax.Array:
         """Cut into tiles of `rows` by `columns`, each load contiguous."""

@@ -17,6 +17,7 @@ import numpy as np
 
 from emu import Device, Known, Program, Reading
 from emu.annotations import DType, PyTree
+from emu.numerics import GROUP
 from emu.trainium.datasheets import TRN3, NeuronCoreSheet
 from kernels.moe.mesh.form import MoeForm
 from kernels.moe.mesh.places import Order
@@ -31,6 +32,7 @@ from models.family_attention import own_attention
 from models.layer_form import LayerForm
 from models.machines.layer_weights import check_forms, check_layer_weights
 from models.machines.pack import pack_weights, weight_specs
+from models.machines.precisions import of_prefill
 from models.machines.prefill_experts import Mixtures, experts_of, mixture_structs
 from models.machines.prefill_forms import (
     layer_runs,
@@ -46,6 +48,7 @@ from models.machines.prefill_kernel import (
 )
 from models.machines.prompt_layout import choose_placement, layer_tiling, scores_of
 from models.machines.tensor_parallel import divide_model
+from models.precision import Precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +111,8 @@ class Prefill:
     """One model's prefill of prompts of one length on a ring of chips.
 
     Attributes:
+      precision: what weights, activations and the cache are held in.
+      dtype: of what is not in codes.
       shares: what each core of a chip holds.
       tiling: how a core's share of a layer is cut.
       kinds: which of `rings` each layer has, int32 `[layers]`.
@@ -124,7 +129,7 @@ class Prefill:
         tokens: int,
         chips: int,
         cores: int = 1,
-        dtype: DType,
+        dtype: DType | Precision,
         placement: str = "contiguous",
         attention: Attention = None,
         chip: NeuronCoreSheet = TRN3,
@@ -137,7 +142,7 @@ class Prefill:
           tokens: prompt length, at least 1.
           chips: size of the ring, at least 1.
           cores: NeuronCores of each chip that run, at least 1.
-          dtype: of weights, activations and the cache; sums are float32.
+          dtype: of weights, activations and the cache, or what each is held in; sums are float32.
           placement: of the prompt's tokens on the chips, one of `PLACEMENTS`, or `auto`: the one
             with the least work on the busiest chip, hop by hop, over all layers.
           attention: a variant for all layers, or several as a pattern over them; None: the model's
@@ -145,7 +150,8 @@ class Prefill:
           chip: whose SBUF the tiles are cut for.
 
         Raises:
-          ModelError: `attention` is none of a model of so many layers.
+          ModelError: `attention` is none of a model of so many layers, or there are no kernels for
+            `dtype`.
           CannotLower: a variant that no engine carries out, with its line.
         """
         check_forms(config, "prefill")
@@ -156,8 +162,10 @@ class Prefill:
         self.tokens = tokens
         self.chips = chips
         self.cores = cores
-        self.dtype = jnp.dtype(dtype)
-        self.shares = divide_model(config, cores)
+        self.precision = of_prefill(dtype, config, cores)
+        self.dtype = jnp.dtype(self.precision.wide)
+        coded = self.precision.activations.is_coded
+        self.shares = divide_model(config, cores, GROUP if coded else 1)
         tiling_for = functools.partial(
             layer_tiling,
             config,
@@ -165,6 +173,7 @@ class Prefill:
             math.ceil(tokens / chips),
             self.dtype,
             chip=chip,
+            elements=self.precision.activations.element if coded else None,
         )
         pattern = pattern_of(attention, config.num_hidden_layers)
         self.varied = pattern is not None
@@ -194,7 +203,10 @@ class Prefill:
         real = self.where.positions() < tokens
         self.experts = experts_of(config, self.tiling, cores, real)
         mixture = self.experts and self.experts.smallest
-        self.weights = pack_weights(config, weights, self.tiling, self.shares, mixture)
+        held = self.precision.weights
+        self.weights = pack_weights(
+            config, weights, self.tiling, self.shares, mixture, held
+        )
         self.runs, self.choices = layer_runs(config, self.kinds.tolist())
         self._programs: dict[MoeForm | None, Program] = {}
 

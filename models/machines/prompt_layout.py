@@ -26,6 +26,7 @@ def layer_tiling(
     placement: str = "contiguous",
     *,
     chip: NeuronCoreSheet,
+    elements: DType | None = None,
 ) -> LayerTiling:
     """How one core cuts its share of a layer for the chip's `tokens`."""
     ffn = shares.ffn.shape[1]
@@ -42,6 +43,7 @@ def layer_tiling(
         chunks,
         sbuf_partition_bytes=chip.sbuf_partition_bytes,
         streams=2 if outputs_apart else 1,
+        quantised=elements is not None,
     )
     return LayerTiling(
         hidden=config.hidden_size,
@@ -56,6 +58,7 @@ def layer_tiling(
         dtype=dtype,
         chunks=chunks,
         hidden_parts=len(shares.heads) if any(with_experts) else 1,
+        elements=elements,
     )
 
 

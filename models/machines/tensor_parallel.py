@@ -46,8 +46,14 @@ class Shares:
         return first[held != PADDING]
 
 
-def divide_model(config: ModelConfig, cores: int) -> Shares:
+def divide_model(config: ModelConfig, cores: int, columns_together: int = 1) -> Shares:
     """The shares of `cores` cores; with one core, the whole model in its own order.
+
+    Args:
+      config: of the model.
+      cores: of a chip.
+      columns_together: so many neighbours among the MLP's columns stay on one core, as those that
+        share a scale must.
 
     SmolLM2 on 8 cores: each of its 3 KV heads serves 3 query heads, which stand on two cores, 2
     and 1. So a core has 2 query heads and 1 KV head, and two cores have padding only:
@@ -64,10 +70,13 @@ def divide_model(config: ModelConfig, cores: int) -> Shares:
     query_heads = np.arange(config.num_attention_heads).reshape(kv_heads, group)
     query_heads = _padded(query_heads, copies * queries).ravel()
     columns = np.arange(config.intermediate_size)
+    together = math.ceil(math.ceil(columns.size / columns_together) / cores)
+    # One core has them all as they are, without padding.
+    share = min(together * columns_together, columns.size)
     return Shares(
         _shared_out(query_heads, cores, kv_places * queries),
         _shared_out(np.repeat(np.arange(kv_heads), copies), cores, kv_places),
-        _shared_out(columns, cores, math.ceil(columns.size / cores)),
+        _shared_out(columns, cores, share),
         _vocabulary(config.vocab_size, cores),
     )
 

@@ -1,10 +1,17 @@
-"""A model's weights as a precision plan holds them: the numbers that their codes stand for."""
+"""A model as a precision plan holds it: the numbers that the codes of weights and activations stand
+for.
+
+On these the plain model tells the error of a precision without any machine: all else is float32.
+"""
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kernels.formats.coding import as_held
+from kernels.formats.formats import Format, of_activations
 from models.config import ModelConfig
 from models.plain.weights import Weights
 from models.precision import Precision
@@ -41,4 +48,17 @@ def held_weights(config: ModelConfig, weights: Weights, plan: Precision) -> Weig
     return {**weights, "layers": layers}
 
 
-__all__ = ["coded_names", "held_weights"]
+def taken_as(held: Format | None, x: jax.Array) -> jax.Array:
+    """Activations as a product of a layer has them, float32.
+
+    Args:
+      held: what they are held in; None: as they are.
+      x: `[batch, seq, features]`.
+    """
+    if held is None or not held.is_coded:
+        return x
+    by_feature = jnp.swapaxes(x, -1, -2)
+    return jnp.swapaxes(as_held(by_feature, of_activations(held)), -1, -2)
+
+
+__all__ = ["coded_names", "held_weights", "taken_as"]

@@ -6,9 +6,11 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from kernels.formats.formats import Format
 from kernels.moe.router import route
 from models.layer_form import CLAMP_LIMIT, CLAMP_SLOPE, Activation, Experts, LayerForm
 from models.plain.attention import contract
+from models.plain.held import taken_as
 
 LayerWeights: TypeAlias = dict[str, jax.Array]
 """One layer's weights by name, without the axis of layers."""
@@ -39,11 +41,22 @@ ACTIVATIONS: dict[Activation, Gated] = {
 
 
 def feed_forward(
-    form: LayerForm, weights: LayerWeights, normed: jax.Array
+    form: LayerForm,
+    weights: LayerWeights,
+    normed: jax.Array,
+    held: Format | None = None,
 ) -> jax.Array:
-    """The output of a layer's MLP or experts on `normed` `[batch, seq, d]`, alike in shape."""
+    """The output of a layer's MLP or experts on `normed` `[batch, seq, d]`, alike in shape.
+
+    Args:
+        form: Of the layer.
+        weights: Of the layer.
+        normed: What the residual stream's norm gives.
+        held: What an MLP's products have activations in; experts have them as they are.
+    """
     if form.experts is None:
-        return gated_mlp(form.activation, weights, normed, "w_gate", "w_up", "w_down")
+        names = "w_gate", "w_up", "w_down"
+        return gated_mlp(form.activation, weights, normed, *names, held=held)
     out = mixture(form.experts, form.activation, weights, normed)
     if not form.experts.shared_width:
         return out
@@ -58,11 +71,13 @@ def gated_mlp(
     gate: str,
     up: str,
     down: str,
+    held: Format | None = None,
 ) -> jax.Array:
     """A gated MLP by the names of its three weights; SwiGLU where the activation is SiLU."""
+    x = taken_as(held, x)
     of_gate = contract("bsd,df->bsf", x, weights[gate])
     of_up = contract("bsd,df->bsf", x, weights[up])
-    inner = ACTIVATIONS[activation](of_gate, of_up)
+    inner = taken_as(held, ACTIVATIONS[activation](of_gate, of_up))
     return contract("bsf,fd->bsd", inner, weights[down])
 
 

@@ -16,7 +16,7 @@ from models.plain.transformer import Transformer, extend, weights
 # Capacities are rounded up to this, so that one compiled step serves many lengths.
 CAPACITY_STEP = 128
 
-jitted_extend = jax.jit(extend, static_argnums=(0, 4))
+jitted_extend = jax.jit(extend, static_argnums=(0, 4, 5))
 
 
 def generate(

@@ -25,11 +25,13 @@ import numpy as np
 from flax import nnx
 
 from kernels.attention.variant import Variant
+from kernels.formats.formats import Format
 from models.attention_pattern import Attention, Pattern, pattern_of
 from models.config import ModelConfig
 from models.family_attention import variant_of, with_scale
 from models.layer_form import LayerForm, Rotation
 from models.plain.attention import Positions, attend, attend_as, contract
+from models.plain.held import taken_as
 from models.plain.kv_cache import KVCache
 from models.plain.mlp import LayerWeights, feed_forward
 from models.plain.projections import project, rms_norm
@@ -65,12 +67,14 @@ class Call:
         positions: Of its tokens; RoPE's tables are those of no layer yet.
         tables: Of each RoPE.
         shards: Of its tokens over devices.
+        held: What products of layers have activations in; None: float32, as all else.
     """
 
     config: ModelConfig
     positions: Positions
     tables: Tables
     shards: Shards = WHOLE
+    held: Format | None = None
 
     def of(self, form: LayerForm) -> Positions:
         """The positions, with the tables of a layer's RoPE."""
@@ -88,15 +92,17 @@ def layer_block(
     form, eps = kind.form, call.config.rms_norm_eps
     positions = call.of(form)
     normed = rms_norm(x, weights["attn_norm"], eps)
+    normed = taken_as(call.held, normed)
     q, k, v = project(call.config, form.attention, weights, normed, positions)
     keys, values = remember(k.swapaxes(1, 2), v.swapaxes(1, 2))
     mixed = mixed_values(call, kind, weights, (q, keys, values), positions)
+    mixed = taken_as(call.held, mixed)
     out = contract("bse,ed->bsd", mixed, weights["wo"])
     if form.attention.output_is_biased:
         out = out + weights["bo"][None, None]
     x = x + output_normed(form, weights, out, "attn_output_norm", eps)
     normed = rms_norm(x, weights["mlp_norm"], eps)
-    out = feed_forward(form, weights, normed)
+    out = feed_forward(form, weights, normed, call.held)
     return x + output_normed(form, weights, out, "mlp_output_norm", eps), keys, values
 
 
@@ -215,6 +221,7 @@ def forward(
     tokens: jax.Array,
     attention: Attention = None,
     shards: Shards = WHOLE,
+    held: Format | None = None,
 ) -> jax.Array:
     """Logits of every position, each seeing itself and what came before.
 
@@ -224,6 +231,8 @@ def forward(
         tokens: int32 `[batch, seq]`.
         attention: A variant for all layers, or several as a pattern over them; static under `jit`.
         shards: Over which axes of the mesh `tokens` are sharded, within `jax.shard_map`.
+        held: What products of layers have activations in, see `models.plain.held`; static under
+            `jit`; None: float32.
 
     Returns:
         float32 `[batch, seq, vocab]`, sharded as the tokens.
@@ -246,7 +255,8 @@ def forward(
         tables[rotation] = cos, sin
     own = first + jnp.arange(seq, dtype=jnp.int32)
     b = shards.first_sequence(batch) + jnp.arange(batch, dtype=jnp.int32)
-    call = Call(config, Positions(own, own, b=b, q=own, k=own), tables, shards)
+    positions = Positions(own, own, b=b, q=own, k=own)
+    call = Call(config, positions, tables, shards, held)
 
     def layer(
         kind: Kind, layer_weights: LayerWeights, x: jax.Array, given: None
@@ -285,6 +295,7 @@ def extend(
     tokens: jax.Array,
     cache: KVCache,
     attention: Attention = None,
+    held: Format | None = None,
 ) -> tuple[jax.Array, KVCache]:
     """Logits of `tokens` that follow what the cache holds: a whole prompt, or one token.
 
@@ -298,6 +309,7 @@ def extend(
         tokens: int32 `[batch, seq]`.
         cache: Keys and values so far.
         attention: As for `forward`.
+        held: As for `forward`.
 
     Returns:
         Logits float32 `[batch, seq, vocab]`, and the cache with `seq` more positions.
@@ -312,7 +324,8 @@ def extend(
         cos, sin = (jax.lax.dynamic_slice_in_dim(table, start, seq) for table in of_all)
         tables[rotation] = cos, sin
     b = jnp.arange(batch, dtype=jnp.int32)
-    call = Call(config, Positions(own, own, b=b, q=own, k=slots), tables)
+    positions = Positions(own, own, b=b, q=own, k=slots)
+    call = Call(config, positions, tables, held=held)
 
     def layer(
         kind: Kind,

@@ -19,6 +19,7 @@ from emu.trainium.isa import tensor_copy, tensor_tensor
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.moe.mesh.form import MoeForm
 from kernels.trainium.gemm.matmul import project
+from kernels.trainium.gemm.operands import Operand, token_count
 from kernels.trainium.layer.mlp import UpWeights, gated
 from kernels.trainium.layer.norm import in_every_row, transposed_into
 from kernels.trainium.tiles import index, largest_divisor, part
@@ -114,7 +115,7 @@ def _stored(out: Hbm, place: KnownInt, y: Sbuf) -> Hbm:
 
 
 def down(
-    features: Sbuf, matrix: Hbm, bias: Hbm | None, form: MoeForm, *, rows: int
+    features: Operand, matrix: Hbm, bias: Hbm | None, form: MoeForm, *, rows: int
 ) -> Sbuf:
     """The down projection: SBUF `[rows, tiles, hidden padded]` from features on partitions.
 
@@ -125,7 +126,7 @@ def down(
       form: sizes.
       rows: of a tile.
     """
-    tiles = features.shape[2] // rows
+    tiles = token_count(features) // rows
     out = sbuf(rows, tiles, form.hidden_padded, dtype=form.dtype)
     if bias is None:
 

@@ -1,4 +1,7 @@
-"""Tiled matmul: stationary and moving tiles from SBUF, accumulation over K in PSUM."""
+"""Tiled matmul: stationary and moving tiles from SBUF, accumulation over K in PSUM.
+
+Operands are numbers as they are or MX elements with scales, see `kernels.trainium.gemm.operands`.
+"""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -10,24 +13,33 @@ from jax import lax
 from emu.annotations import KnownInt, PyTree
 from emu.tracing.loop import loop
 from emu.tracing.side_by_side import is_in_order, tiles
-from emu.trainium.datasheets.sheet import LOAD_QUEUES
-from emu.trainium.engines.memory import dma_load, psum, sbuf
-from emu.trainium.isa import nc_matmul
-from emu.trainium.spaces import Hbm, Psum, Sbuf
-from kernels.trainium.tiles import index, part
+from emu.trainium.engines.memory import psum
+from emu.trainium.spaces import Psum
+from kernels.trainium.gemm.operands import (
+    Operand,
+    Weight,
+    load_chunk,
+    multiply,
+    sizes,
+    tile_count,
+    tile_of,
+    tiles_of,
+    token_count,
+    tokens_of,
+)
 
 Emit: TypeAlias = Callable[[Any, KnownInt, Any], Any]
 """`(into, block, psum_tiles) -> into`."""
 
-Pairs: TypeAlias = tuple[tuple[Sbuf, Sbuf], ...]
+Pairs: TypeAlias = tuple[tuple[Operand, Operand], ...]
 """For each sum its stationary and its moving operand."""
 
 Sums: TypeAlias = tuple[Psum, ...]
 
 
 def project(
-    x_t: Sbuf,
-    weight: Hbm,
+    x_t: Operand,
+    weight: Weight,
     into: PyTree,
     emit: Emit,
     *,
@@ -38,13 +50,13 @@ def project(
     """`x · weight` with tokens on the output's partitions: a weight tile serves all token tiles.
 
     Dimensions:
-      K: contraction, `chunks · depth · k` (k ≤ 128).
+      K: contraction, `chunks · depth · k` (k ≤ 128), in MX four times as many.
       T: tokens of `x_t`, a multiple of `rows`; at most four tiles of them.
       N: output columns, `blocks · n` (n ≤ 512).
 
     Args:
-      x_t: SBUF `[k, K/k, T]`, activations with features on partitions.
-      weight: HBM `[blocks, chunks, k, depth, n]`, from `tiles.pack`.
+      x_t: SBUF `[k, K/k, T]`, activations with features on partitions; or MX.
+      weight: HBM `[blocks, chunks, k, depth, n]`, from `tiles.pack`; or MX, from `tiles.pack_mx`.
       into: buffers that take the result, such as SBUF `[rows, tiles, N]`: a part for each block.
       emit: `(into, block, psum_tiles) -> into`, writes one column block's part from its sums,
         `[rows, n]` float32 for each token tile.
@@ -59,18 +71,16 @@ def project(
       for block: for chunk: load weight[block, chunk]
         for depth: for tile: psum[tile] += x_tᵀ · weight
     """
-    count = x_t.shape[2] // rows
-    columns = weight.shape[4]
+    count = token_count(x_t) // rows
+    columns = sizes(weight)[4]
 
-    def pairs(x: Sbuf, weight: Sbuf) -> Pairs:
+    def pairs(x: Operand, weight: Operand) -> Pairs:
         made = []
         for tile in range(count):
-            start = tile * rows
-            stationary = lax.slice_in_dim(x, start, start + rows, axis=2)
-            made.append((stationary, weight))
+            made.append((tokens_of(x, tile * rows, rows), weight))
         return tuple(made)
 
-    def block(weight: Hbm) -> Sums:
+    def block(weight: Weight) -> Sums:
         # Two sets of banks: the next block's sums begin while these are taken out.
         banks = []
         for _ in range(count):
@@ -88,8 +98,8 @@ def project(
 
 def over_chunks(
     sums: Sums,
-    x_t: Sbuf,
-    weights: tuple[Hbm, ...],
+    x_t: Operand,
+    weights: tuple[Weight, ...],
     pairs: Callable[..., Pairs],
     *,
     buffers: int,
@@ -98,8 +108,8 @@ def over_chunks(
 
     Args:
       sums: PSUM tiles, overwritten.
-      x_t: SBUF `[k, chunks · depth, T]`.
-      weights: HBM `[chunks, k, depth, n]` each.
+      x_t: SBUF `[k, chunks · depth, T]`; or MX.
+      weights: HBM `[chunks, k, depth, n]` each; or MX.
       pairs: `(x [k, depth, T], *weights [k, depth, n]) -> pairs`, from views of one chunk in SBUF,
         as `add_products` takes them.
       buffers: chunks of each weight in flight.
@@ -109,16 +119,15 @@ def over_chunks(
     """
     if not is_in_order():
         x_t, weights = _one_chunk(x_t, weights)
-    chunks, _, depth, _ = weights[0].shape
+    chunks, _, depth, _ = sizes(weights[0])
 
     def chunk(sums: Sums, at: Any) -> tuple[Sums, None]:
         number, *sources = at
         loaded = []
-        for source, queue in zip(sources, LOAD_QUEUES):
-            tile = sbuf(*source.shape, dtype=source.dtype, buffers=buffers)
-            loaded.append(dma_load(tile, source, queue=queue))
+        for place, source in enumerate(sources):
+            loaded.append(load_chunk(source, place, buffers))
         done = number * depth
-        x = part(x_t, done, depth, axis=1)
+        x = tiles_of(x_t, done, depth)
         of_chunk = pairs(x, *loaded)
         sums = add_products(sums, of_chunk, done)
         return sums, None
@@ -128,17 +137,23 @@ def over_chunks(
     return sums
 
 
-def _one_chunk(x_t: Sbuf, weights: tuple[Hbm, ...]) -> tuple[Sbuf, tuple[Hbm, ...]]:
+def _one_chunk(
+    x_t: Operand, weights: tuple[Weight, ...]
+) -> tuple[Operand, tuple[Weight, ...]]:
     """The same operands as one chunk, whose tiles have as many rows as those of all chunks."""
-    chunks, k, depth, columns = weights[0].shape
-    rows = chunks * k
-    by_chunk = x_t.reshape(k, chunks, depth, -1)
-    rows_together = jnp.swapaxes(by_chunk, 0, 1)
-    one_chunk = rows_together.reshape(rows, depth, -1)
-    merged = []
-    for weight in weights:
-        merged.append(weight.reshape(1, rows, depth, columns))
-    return one_chunk, tuple(merged)
+    chunks, _, depth, _ = sizes(weights[0])
+
+    def joined(x: jax.Array) -> jax.Array:
+        partitions, _, *rest = x.shape
+        by_chunk = x.reshape(partitions, chunks, depth, *rest)
+        rows_together = jnp.swapaxes(by_chunk, 0, 1)
+        return rows_together.reshape(chunks * partitions, depth, *rest)
+
+    def merged(weight: jax.Array) -> jax.Array:
+        _, partitions, *rest = weight.shape
+        return weight.reshape(1, chunks * partitions, *rest)
+
+    return jax.tree.map(joined, x_t), jax.tree.map(merged, weights)
 
 
 def add_products(sums: Sums, pairs: Pairs, done: jax.Array) -> Sums:
@@ -149,7 +164,7 @@ def add_products(sums: Sums, pairs: Pairs, done: jax.Array) -> Sums:
 
     Args:
       sums: PSUM `[m, n]` each.
-      pairs: for each sum SBUF stationary `[k, tiles, m]` and moving `[k, tiles, n]`.
+      pairs: for each sum SBUF stationary `[k, tiles, m]` and moving `[k, tiles, n]`; or MX.
       done: K tiles that the sums hold already, a known integer; at 0 they are overwritten.
 
     Returns:
@@ -161,14 +176,12 @@ def add_products(sums: Sums, pairs: Pairs, done: jax.Array) -> Sums:
         accumulate = has_sum.astype(jnp.int32)
         at_tile = []
         for stationary, moving in pairs:
-            own_stationary = index(stationary, number, 1)
-            own_moving = index(moving, number, 1)
-            at_tile.append((own_stationary, own_moving))
+            at_tile.append((tile_of(stationary, number), tile_of(moving, number)))
         return _matmuls(sums, tuple(at_tile), accumulate)
 
     if is_in_order():
         first_stationary, _ = pairs[0]
-        count = first_stationary.shape[1]
+        count = tile_count(first_stationary)
         return loop(k_tile, sums, count)
     accumulate = (done > 0).astype(jnp.int32)
     return _matmuls(sums, pairs, accumulate)
@@ -178,5 +191,5 @@ def _matmuls(sums: Sums, pairs: Pairs, accumulate: KnownInt) -> Sums:
     """One matmul for each sum; at `accumulate` = 0 it overwrites."""
     results = []
     for bank, (stationary, moving) in zip(sums, pairs, strict=True):
-        results.append(nc_matmul(bank, stationary, moving, accumulate))
+        results.append(multiply(bank, stationary, moving, accumulate))
     return tuple(results)

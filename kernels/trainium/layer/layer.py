@@ -5,6 +5,7 @@ FFN columns that its weights hold. Every core has the chip's hidden states; what
 give is summed over the cores, a block's sum travelling while the next block is computed.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -14,12 +15,14 @@ from jax import lax
 from emu.annotations import KnownInt
 from emu.boxes import ds, old
 from emu.tracing.loop import loop
+from emu.trainium.datasheets.limits import MX_QUAD
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
-from emu.trainium.isa import tensor_copy, tensor_tensor
+from emu.trainium.isa import memset, tensor_copy, tensor_tensor
 from emu.trainium.links.collectives import all_reduce
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
+from kernels.trainium.gemm.operands import Operand, Weight, fresh, ready
 from kernels.trainium.layer.gate import GATES, Gate
 from kernels.trainium.layer.mlp import UpWeights, gated
 from kernels.trainium.layer.norm import (
@@ -143,7 +146,7 @@ def after_attention(
         own = _load_attended(attended, block, tiling)
         y = _plus_attention(y, own, weights, tiling)
         h = normalised_transposed(y, weights["mlp_norm"], tiling)
-        h = gated(h, _up_weights(weights), gate, dtype=tiling.dtype)
+        h = _gated(h, weights, gate, tiling)
         # `gated` gives FFN features on partitions, as this contracts them.
         norm = weights.get("mlp_output_norm")
         y = _plus_product(y, h, weights["w_down"], tiling, None, norm)
@@ -184,7 +187,7 @@ def after_shared_attention(
         # The residual goes back to HBM while the MLP's part is summed over cores; the third loop
         # adds that.
         stored = _store_block(y)
-        h = gated(h, _up_weights(weights), gate, dtype=tiling.dtype)
+        h = _gated(h, weights, gate, tiling)
         mlp_sum = _total(h, weights["w_down"], tiling, axis)
         return stored, mlp_sum
 
@@ -201,7 +204,7 @@ def after_shared_attention(
     return lax.map(residual, (x, mlp_sums))
 
 
-def _total(h: Sbuf, matrix: Hbm, tiling: LayerTiling, axis: str) -> Hbm:
+def _total(h: Operand, matrix: Weight, tiling: LayerTiling, axis: str) -> Hbm:
     """`h · matrix` of a block, summed over the cores along `axis`; h as `project`'s."""
     own_part = sbuf(
         tiling.rows,
@@ -228,7 +231,7 @@ def _plus(
 
 
 def _plus_attention(
-    y: Sbuf, attended: Sbuf, weights: LayerWeights, tiling: LayerTiling
+    y: Sbuf, attended: Operand, weights: LayerWeights, tiling: LayerTiling
 ) -> Sbuf:
     """The output projection of attention, added to a block's hidden states."""
     return _plus_product(y, attended, weights["wo"], tiling, *_of_attention(weights))
@@ -239,14 +242,17 @@ def _of_attention(weights: LayerWeights) -> tuple[Hbm | None, Hbm | None]:
     return weights.get("bo"), weights.get("attn_output_norm")
 
 
-def _up_weights(weights: LayerWeights) -> UpWeights:
-    return UpWeights(weights["w_gate"], weights["w_up"])
+def _gated(
+    h: Operand, weights: LayerWeights, gate: Gate, tiling: LayerTiling
+) -> Operand:
+    up = UpWeights(weights["w_gate"], weights["w_up"])
+    return gated(h, up, gate, dtype=tiling.dtype, elements=tiling.elements)
 
 
 def _plus_product(
     y: Sbuf,
-    h: Sbuf,
-    matrix: Hbm,
+    h: Operand,
+    matrix: Weight,
     tiling: LayerTiling,
     bias: Hbm | None,
     norm: Hbm | None,
@@ -298,7 +304,7 @@ def _add(out: Sbuf, bank: Psum, token_tile: KnownInt, column: KnownInt) -> Sbuf:
     return tensor_tensor.at[:, token_tile, columns](out, old, bank, op="add")
 
 
-def _product(write: Write, out: Sbuf, h: Sbuf, matrix: Hbm) -> Sbuf:
+def _product(write: Write, out: Sbuf, h: Operand, matrix: Weight) -> Sbuf:
     """`h · matrix` copied to or added to SBUF `[rows, tiles, hidden padded]`; h as `project`'s."""
     rows = out.shape[0]
 
@@ -328,9 +334,11 @@ def _store_block(y: Sbuf) -> Hbm:
     return lax.map(store, token_tiles)
 
 
-def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
+def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Operand:
     """A block's attention output: SBUF `[features, heads, tokens]`, one head a contraction tile; of
-    a head of more than 128 features, a tile each of its equal parts."""
+    a head of more than 128 features, a tile each of its equal parts. Or MX: `attended_quads`."""
+    if tiling.elements is not None:
+        return ready(attended_quads(attended, block, tiling), tiling.elements)
     parts, size = tiling.head_tiles
 
     def load(out: Sbuf, place: KnownInt) -> Sbuf:
@@ -358,6 +366,46 @@ def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
     )
     places = tiling.heads * parts * tiling.tiles
     return loop(load, out, places)
+
+
+def attended_quads(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
+    """A block's attention output as `operands.fresh` has quads, heads side by side.
+
+    Feature 70 of a head is at place 70 mod 4 = 2 of the 17th partition behind the head's first: a
+    DMA puts rows of HBM on any partition.
+    """
+    count, size = tiling.attended_tiles
+    width = size * MX_QUAD
+    # Whole heads, or as much of one as is in one tile: with tiles of 384 features, 128 of 256.
+    piece = math.gcd(tiling.head_dim, width)
+    partitions, pieces = piece // MX_QUAD, tiling.head_dim // piece
+    _, second_queue = LOAD_QUEUES
+
+    def load(out: Sbuf, place: KnownInt) -> Sbuf:
+        number, token_tile = divide(place, tiling.tiles)
+        head, own_piece = divide(number, pieces)
+        own = index(index(attended, head), block * tiling.tiles + token_tile)
+        own = part(own, own_piece * piece, piece, axis=0)
+        # Four rows of HBM, one behind the other, become a partition's.
+        own = own.reshape(partitions, MX_QUAD, tiling.rows)
+        tile, before = divide(number, width // piece)
+        begins = ds(before * partitions, partitions)
+        columns = ds(token_tile * tiling.rows, tiling.rows)
+        return dma_load.at[begins, tile, :, columns](out, own, queue=second_queue)
+
+    tiles, tokens = count // MX_QUAD, tiling.block_tokens
+    apart = sbuf(size, tiles, MX_QUAD, tokens, dtype=tiling.dtype)
+    if tiling.heads * tiling.head_dim < tiles * width:
+        # What no head fills is multiplied by weights of 0, and NaN times 0 would be NaN.
+        apart = memset(apart, value=0.0)
+    apart = loop(load, apart, tiling.heads * pieces * tiling.tiles)
+    out = fresh(size, count, tokens, dtype=tiling.dtype, quads=True)
+    # A DMA moves runs of tokens, and a quad has its four features side by side. By the Scalar
+    # Engine, as the Vector Engine adds what the products before give.
+    for quarter in range(MX_QUAD):
+        own = index(apart, quarter, 2)
+        out = tensor_copy.at[..., quarter](out, own, engine="scalar")
+    return out
 
 
 __all__ = ["after_attention", "after_shared_attention", "attention_half", "layer"]

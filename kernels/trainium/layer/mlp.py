@@ -9,6 +9,16 @@ from emu.trainium.engines.memory import dma_load, psum, sbuf
 from emu.trainium.isa import scalar_tensor_tensor, tensor_tensor
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import Pairs, over_chunks
+from kernels.trainium.gemm.operands import (
+    Operand,
+    Weight,
+    axes_of_tiles,
+    fresh,
+    place,
+    ready,
+    sizes,
+    token_count,
+)
 from kernels.trainium.layer.gate import Gate, activated, raised
 
 
@@ -16,12 +26,12 @@ class UpWeights(NamedTuple):
     """The two up projections of an MLP, in HBM.
 
     Attributes:
-      gate, up: packed `[ffn tiles, chunks, hidden tile, depth, ffn tile]`.
+      gate, up: packed `[ffn tiles, chunks, hidden tile, depth, ffn tile]`; or MX.
       gate_bias, up_bias: float32 `[ffn tiles, ffn tile, 1]`, or None.
     """
 
-    gate: Hbm
-    up: Hbm
+    gate: Weight
+    up: Weight
     gate_bias: Hbm | None = None
     up_bias: Hbm | None = None
 
@@ -35,27 +45,34 @@ class _Half(NamedTuple):
 
 
 def gated(
-    h: Sbuf, weights: UpWeights, gate: Gate, *, dtype: DType, buffers: int = 2
-) -> Sbuf:
+    h: Operand,
+    weights: UpWeights,
+    gate: Gate,
+    *,
+    dtype: DType,
+    elements: DType | None = None,
+    buffers: int = 2,
+) -> Operand:
     """`op(h · w_gate) · (h · w_up)`, transposed, or what else a gate makes of the two products.
 
     Weights are stationary and tokens move, so that a product comes out with FFN features on
     partitions: as `w_down` will contract them, without a transpose.
 
     Args:
-      h: SBUF `[hidden tile, hidden tiles, tokens]`.
+      h: SBUF `[hidden tile, hidden tiles, tokens]`; or MX.
       weights: of both projections.
       gate: what is made of their products.
-      dtype: of the result.
+      dtype: of the features.
+      elements: dtype of MX elements that the features are quantised to; None: they are not.
       buffers: weight chunks in flight.
 
     Returns:
-      SBUF `[ffn tile, ffn tiles, tokens]`; products accumulate in float32.
+      SBUF `[ffn tile, ffn tiles, tokens]`, or MX; products accumulate in float32.
     """
-    count, _, _, _, size = weights.gate.shape
-    tokens = h.shape[2]
+    count, _, _, _, size = sizes(weights.gate)
+    tokens = token_count(h)
 
-    def pairs(h: Sbuf, gate: Sbuf, up: Sbuf) -> Pairs:
+    def pairs(h: Operand, gate: Operand, up: Operand) -> Pairs:
         # The stationary operand first: its columns become the product's partitions.
         gate_pair = gate, h
         up_pair = up, h
@@ -84,16 +101,20 @@ def gated(
         # Where `up` is read from its bank by the product, that adds the bias too.
         return _Half(factor, other, bias if other is up_sum else None)
 
-    def emit(out: Sbuf, place: KnownInt, half: _Half) -> Sbuf:
+    def emit(out: Sbuf, number: KnownInt, half: _Half) -> Sbuf:
+        at = place(out, number)
         if half.bias is None:
-            return tensor_tensor.at[:, place](out, half.gate, half.up, op="multiply")
-        return scalar_tensor_tensor.at[:, place](
+            return tensor_tensor.at[at](out, half.gate, half.up, op="multiply")
+        return scalar_tensor_tensor.at[at](
             out, half.up, half.bias, half.gate, op0="add", op1="multiply"
         )
 
-    # As the down projection takes it: a contraction tile for each of these tiles of features.
-    out = sbuf(size, count, tokens, dtype=dtype)
-    return tiles(ffn_tile, weights, into=out, emit=emit, axis=1)
+    # As the down projection takes it: a contraction tile for each of these tiles of features, or a
+    # quarter of one.
+    out = fresh(size, count, tokens, dtype=dtype, quads=elements is not None)
+    axis = axes_of_tiles(out)
+    out = tiles(ffn_tile, weights, into=out, emit=emit, axis=axis)
+    return ready(out, elements)
 
 
 __all__ = ["UpWeights", "gated"]

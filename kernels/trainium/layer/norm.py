@@ -18,6 +18,7 @@ from emu.trainium.isa import (
     tensor_tensor,
 )
 from emu.trainium.spaces import Hbm, Sbuf
+from kernels.trainium.gemm.operands import Operand, fresh, has_quads, ready
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.tiles import index, part
 
@@ -67,7 +68,7 @@ def rms_norm(x: Sbuf, weight: Sbuf, *, size: int, eps: float, buffers: int = 1) 
     )
 
 
-def normalised_transposed(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> Sbuf:
+def normalised_transposed(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> Operand:
     """RMSNorm of a block of tokens, with features on partitions as matmul wants them.
 
     Args:
@@ -76,12 +77,13 @@ def normalised_transposed(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> Sbuf:
       tiling: sizes.
 
     Returns:
-      SBUF `[hidden tile, hidden tiles, tokens of the block]`.
+      SBUF `[hidden tile, hidden tiles, tokens of the block]`; or MX.
     """
     count, size = tiling.hidden_tiles
     # Once a block, not once a tile.
     own_weight = in_every_row(weight, tiling.rows)
-    out = sbuf(size, count, tiling.block_tokens, dtype=tiling.dtype)
+    tokens, quads = tiling.block_tokens, tiling.elements is not None
+    out = fresh(size, count, tokens, dtype=tiling.dtype, quads=quads)
 
     def norm_tile(out: Sbuf, token_tile: KnownInt) -> Sbuf:
         rows = index(x, token_tile, 1)
@@ -93,20 +95,23 @@ def normalised_transposed(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> Sbuf:
         )
         return transposed_into(out, normed, token_tile * tiling.rows)
 
-    return loop(norm_tile, out, tiling.tiles)
+    out = loop(norm_tile, out, tiling.tiles)
+    return ready(out, tiling.elements)
 
 
 def transposed_into(out: Sbuf, x: Sbuf, first_token: KnownInt) -> Sbuf:
     """Puts the features of a tile of tokens on partitions, a hidden tile at a time.
 
     Args:
-      out: SBUF `[hidden tile, hidden tiles, tokens]`.
+      out: SBUF `[hidden tile, hidden tiles, tokens]`, or with quads, as `operands.fresh` has them.
       x: SBUF `[rows, hidden padded]`, of the same dtype.
       first_token: known, where the tile's tokens begin in `out`.
 
     Returns:
       `out`, with those tokens.
     """
+    if has_quads(out):
+        return _quads_into(out, x, first_token)
     size, count, _ = out.shape
     rows = x.shape[0]
 
@@ -116,6 +121,26 @@ def transposed_into(out: Sbuf, x: Sbuf, first_token: KnownInt) -> Sbuf:
         first_feature = hidden_tile * size
         features = part(x, first_feature, size, axis=1)
         bank = nc_transpose(bank, features)
+        tokens = ds(first_token, rows)
+        return tensor_copy.at[:, hidden_tile, tokens](out, bank)
+
+    return loop(turn, out, count)
+
+
+def _quads_into(out: Sbuf, x: Sbuf, first_token: KnownInt) -> Sbuf:
+    """`transposed_into` a tile with quads: every fourth feature is on a partition of its own."""
+    size, count, _, quad = out.shape
+    rows = x.shape[0]
+    # A view: of 512 features, 128 partitions of 4.
+    by_quad = x.reshape(rows, count, size, quad)
+
+    def turn(out: Sbuf, hidden_tile: KnownInt) -> Sbuf:
+        bank = psum(size, rows, quad, dtype=x.dtype, buffers=2)
+        features = index(by_quad, hidden_tile, 1)
+        for place in range(quad):
+            own = lax.index_in_dim(features, place, 2, keepdims=False)
+            # The four side by side in PSUM, from where one copy takes them all.
+            bank = nc_transpose.at[:, :, place](bank, own)
         tokens = ds(first_token, rows)
         return tensor_copy.at[:, hidden_tile, tokens](out, bank)
 

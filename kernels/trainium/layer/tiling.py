@@ -6,6 +6,7 @@ import math
 import jax.numpy as jnp
 
 from emu.annotations import DType
+from kernels.trainium.gemm.operands import quarters
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
     BANKS,
@@ -40,6 +41,8 @@ class LayerTiling:
       chunks: runs of positions in which the tokens stand; a K/V tile is within one.
       hidden_parts: the padded hidden dimension divides by it: the cores of a chip, where each sums
         up its own part of the features, as mixtures of experts do.
+      elements: dtype of the MX elements that products have activations in; None: products take
+        activations, and weights, as they are. Tiles of features are then quarters of an MX tile.
     """
 
     hidden: int
@@ -54,21 +57,34 @@ class LayerTiling:
     dtype: DType
     chunks: int = 1
     hidden_parts: int = 1
+    elements: DType | None = None
 
     @property
     def hidden_tiles(self) -> tuple[int, int]:
         """Contraction tiles of the hidden dimension, `(count, rows)`."""
+        if self.elements is not None:
+            return quarters(self.hidden)
         return split_for(self.hidden_parts, self.hidden, PARTITIONS)
 
     @property
     def ffn_tiles(self) -> tuple[int, int]:
         """Tiles of the FFN's features, `(count, rows)`."""
+        if self.elements is not None:
+            return quarters(self.ffn)
         return split(self.ffn, PARTITIONS)
 
     @property
     def head_tiles(self) -> tuple[int, int]:
         """Contraction tiles of a head's features, `(count, rows)`: of 256 features, 2 of 128."""
         return split(self.head_dim, PARTITIONS)
+
+    @property
+    def attended_tiles(self) -> tuple[int, int]:
+        """Contraction tiles of attention's output, `(count, rows)`: those of each head."""
+        if self.elements is not None:
+            return quarters(self.heads * self.head_dim)
+        parts, size = self.head_tiles
+        return self.heads * parts, size
 
     @property
     def hidden_padded(self) -> int:
@@ -114,6 +130,7 @@ def tile_tokens(
     *,
     sbuf_partition_bytes: int,
     streams: int = 1,
+    quantised: bool = False,
 ) -> tuple[int, int, int]:
     """`(blocks, tiles, rows)` for one core's tokens; fewer tokens a block where SBUF is short.
 
@@ -125,6 +142,7 @@ def tile_tokens(
       sbuf_partition_bytes: the datasheet's.
       streams: tiles of a block's tokens as wide as the residual stream that are held at once: a
         second one where what is added to it is normalised before.
+      quantised: whether products have MX elements, which stand beside what they are made of.
     """
     itemsize = jnp.dtype(dtype).itemsize
     hidden_tiles, ffn_tiles = (math.ceil(n / PARTITIONS) for n in (hidden, ffn))
@@ -135,7 +153,11 @@ def tile_tokens(
         # as residuals are added, a tile of them is a whole row of the hidden dimension.
         features_on_partitions = block * (2 * hidden_tiles + ffn_tiles)
         tokens_on_partitions = streams * math.ceil(block / PARTITIONS) * hidden
-        return (features_on_partitions + tokens_on_partitions) * itemsize
+        wide = (features_on_partitions + tokens_on_partitions) * itemsize
+        if not quantised:
+            return wide
+        # Of a quad four bytes, and one of a scale.
+        return wide + math.ceil(block * (hidden_tiles + ffn_tiles) * 5 / 4)
 
     # What does not grow with the block: weights on their way, a norm's weight for each stream,
     # attention's tiles.
@@ -153,7 +175,11 @@ def tile_tokens(
     # each gets a fourth tile.
     while blocks * tiles % chunks:
         tiles += 1
-    return blocks, tiles, math.ceil(block_tokens / tiles)
+    rows = math.ceil(block_tokens / tiles)
+    if quantised:
+        # A stationary operand of MX has an even number of columns.
+        rows += rows % 2
+    return blocks, tiles, rows
 
 
 __all__ = ["LayerTiling", "tile_tokens"]

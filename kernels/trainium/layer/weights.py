@@ -3,13 +3,15 @@
 from typing import NotRequired, TypedDict
 
 from emu.trainium.spaces import Hbm
+from kernels.trainium.gemm.operands import Weight
 
 
 class LayerWeights(TypedDict):
     """What `models.machines.pack` packs, one core's share of it.
 
     Packed weights are `[blocks, chunks, rows, tiles a chunk, columns]` of a `[K, N]` matrix: each
-    `[rows, tiles a chunk, columns]` is one contiguous read; see `kernels.trainium.tiles.pack`.
+    `[rows, tiles a chunk, columns]` is one contiguous read; see `kernels.trainium.tiles.pack`, and
+    for MX `kernels.trainium.gemm.mx_pack`.
 
     Keys:
       attn_norm, mlp_norm: `[1, hidden padded]`.
@@ -30,13 +32,13 @@ class LayerWeights(TypedDict):
     mlp_output_norm: NotRequired[Hbm]
     q_norm: NotRequired[Hbm]
     k_norm: NotRequired[Hbm]
-    wqkv: Hbm
+    wqkv: Weight
     bqkv: NotRequired[Hbm]
-    wo: Hbm
+    wo: Weight
     bo: NotRequired[Hbm]
-    w_gate: Hbm
-    w_up: Hbm
-    w_down: Hbm
+    w_gate: Weight
+    w_up: Weight
+    w_down: Weight
 
 
 __all__ = ["LayerWeights"]

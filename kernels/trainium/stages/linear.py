@@ -14,13 +14,14 @@ from emu.trainium.isa import tensor_copy, tensor_tensor
 from emu.trainium.links.collectives import all_reduce
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
+from kernels.trainium.gemm.operands import Operand, token_count
 from kernels.trainium.layer.norm import in_every_row, rms_norm, transposed_into
 from kernels.trainium.stages.tiling import StageTiling
 from kernels.trainium.tiles import index, part
 
 _WithBias: TypeAlias = tuple[Sbuf, Sbuf]
 
-Features: TypeAlias = Callable[[KnownInt, Hbm], Sbuf]
+Features: TypeAlias = Callable[[KnownInt, Hbm], Operand]
 """From a block's number and its hidden states to what a matrix contracts, features on
 partitions."""
 
@@ -76,7 +77,7 @@ def normalised(
 
 
 def linear(
-    h: Sbuf, matrix: Hbm, bias: Hbm | None, *, rows: int, tiling: StageTiling
+    h: Operand, matrix: Hbm, bias: Hbm | None, *, rows: int, tiling: StageTiling
 ) -> Sbuf:
     """`h · matrix + bias`, tokens on partitions.
 
@@ -91,7 +92,7 @@ def linear(
       SBUF `[rows, tiles, blocks · columns]`.
     """
     blocks, _, _, _, columns = matrix.shape
-    out = sbuf(rows, h.shape[2] // rows, blocks * columns, dtype=tiling.dtype)
+    out = sbuf(rows, token_count(h) // rows, blocks * columns, dtype=tiling.dtype)
     if bias is None:
 
         def copy(out: Sbuf, block: KnownInt, sums: Sequence[Psum]) -> Sbuf:

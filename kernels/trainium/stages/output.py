@@ -6,6 +6,7 @@ from emu.annotations import KnownInt
 from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_load_tiles, sbuf
 from emu.trainium.spaces import Hbm, Sbuf
+from kernels.trainium.gemm.operands import Operand
 from kernels.trainium.layer.gate import Gate
 from kernels.trainium.layer.mlp import UpWeights, gated
 from kernels.trainium.layer.norm import transposed_into
@@ -100,7 +101,7 @@ def plus_mlp(
       HBM as `x`.
     """
 
-    def features(_: KnownInt, own: Hbm) -> Sbuf:
+    def features(_: KnownInt, own: Hbm) -> Operand:
         h = normalised_hidden(own, weights.norm, tiling)
         return gated(h, weights.up, gate, dtype=tiling.dtype)
 

@@ -1,5 +1,6 @@
 """Formats: what numbers become, against other libraries' casts and rounding worked out by hand."""
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
@@ -37,6 +38,13 @@ def test_no_number_is_further_off_than_half_a_step_of_its_block(held) -> None:
             assert error <= allowed * (1 + 1e-6)
             # The block's own, not the matrix's: the largest keeps its leading bits.
             assert error < largest / 5
+
+
+@pytest.mark.parametrize("held", FORMATS.values(), ids=lambda held: held.name)
+def test_a_compiled_program_rounds_too(held) -> None:
+    """XLA could leave out a conversion to a narrow format and back."""
+    compiled = jax.jit(as_held, static_argnums=1)(matrix(), held)
+    np.testing.assert_array_equal(compiled, as_held(matrix(), held))
 
 
 @pytest.mark.parametrize("name", ["float32", "bfloat16", "float16"])

@@ -1,0 +1,212 @@
+"""What products of a layer contract: tiles of numbers as they are, or of MX elements with scales.
+
+Both stand alike, so that one kernel serves them: contraction tiles along axis 1, tokens or output
+columns along axis 2.
+
+               operand                                  weight in HBM, of a chunk
+    wide       [k, tiles, tokens]                       [k, depth, columns]
+    MX         [p, tiles, tokens, 4], [p/8, ...]        [p, depth, columns, 4], [p/8, ...]
+
+A contraction tile of MX has four features of each of its p partitions, `feature = (tile * p +
+partition) * 4 + place`, so that 32 features in a row share a scale. A tile that something with one
+feature a partition gives, a transpose or a product, is a quarter of it: number 4 t + q fills place
+q of tile t.
+"""
+
+import itertools
+import math
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from emu.annotations import DType, KnownInt
+from emu.boxes import Range
+from emu.trainium.datasheets.limits import (
+    MX_PARTITIONS,
+    MX_QUAD,
+    MX_ROWS,
+)
+from emu.trainium.datasheets.sheet import LOAD_QUEUES
+from emu.trainium.engines.memory import dma_load, sbuf
+from emu.trainium.isa import nc_matmul, nc_matmul_mx, quantize_mx
+from emu.trainium.spaces import Hbm, Psum, Sbuf
+from kernels.refusal import refuse
+from kernels.trainium.gemm.mx_blocks import Quantised
+from kernels.trainium.tiles import (
+    PARTITIONS,
+    divide,
+    index,
+    part,
+    split,
+)
+
+Operand: TypeAlias = Sbuf | Quantised
+"""Of a product, in SBUF."""
+
+Weight: TypeAlias = Hbm | Quantised
+"""Packed in HBM; elements of MXFP4 are packed too, `uint8[..., 2]`."""
+
+
+def quarters(features: int) -> tuple[int, int]:
+    """Quarters of the fewest equal MX tiles that cover some features, `(count, partitions)`.
+
+    576 features are two tiles of 96 partitions, 8 quarters: 768 with padding, because partitions
+    of an MX operand come in 32s.
+    """
+    tiles, each = split(features, PARTITIONS * MX_QUAD)
+    return tiles * MX_QUAD, math.ceil(each / (MX_QUAD * MX_ROWS)) * MX_ROWS
+
+
+def fresh(size: int, count: int, tokens: int, *, dtype: DType, quads: bool) -> Sbuf:
+    """A tile for activations with features on partitions, which `put` fills.
+
+    Args:
+      size: partitions.
+      count: tiles of one feature a partition.
+      tokens: columns.
+      dtype: of the activations.
+      quads: whether four such tiles make one of MX.
+
+    Returns:
+      SBUF `[size, count, tokens]`, or `[size, count / 4, tokens, 4]`.
+    """
+    if not quads:
+        return sbuf(size, count, tokens, dtype=dtype)
+    return sbuf(size, count // MX_QUAD, tokens, MX_QUAD, dtype=dtype)
+
+
+def place(
+    out: Sbuf, number: KnownInt, tokens: Range | slice = slice(None)
+) -> tuple[slice | KnownInt | Range, ...]:
+    """Where in `fresh`'s tile the features of tile `number` go, as `instruction.at` takes it."""
+    if not has_quads(out):
+        return slice(None), number, tokens
+    tile, quarter = divide(number, MX_QUAD)
+    return slice(None), tile, tokens, quarter
+
+
+def axes_of_tiles(out: Sbuf) -> int | tuple[int, int]:
+    """Along which axes of `fresh`'s tile its tiles follow each other."""
+    return (1, 3) if has_quads(out) else 1
+
+
+def has_quads(x: Sbuf) -> bool:
+    """Whether activations stand four features to a partition."""
+    return x.ndim == 4
+
+
+def ready(x: Sbuf, elements: DType) -> Operand:
+    """Activations as a product takes them: themselves, or quantised where they stand in quads.
+
+    Args:
+      x: SBUF, a filled `fresh`.
+      elements: dtype of MX elements; not looked at where `x` has no quads.
+    """
+    if not has_quads(x):
+        return x
+    partitions, tiles, tokens, quad = x.shape
+    columns = tiles * tokens
+    held = sbuf(partitions, columns, quad, dtype=elements)
+    scale = sbuf(partitions // MX_PARTITIONS, columns, dtype=jnp.uint8)
+    # As one tile of many columns, and so by one instruction.
+    held, scale = quantize_mx(held, scale, x.reshape(held.shape))
+    return Quantised(held.reshape(x.shape), scale.reshape(-1, tiles, tokens))
+
+
+# --- as products go through them ---
+
+
+def sizes(weight: Weight) -> tuple[int, ...]:
+    """Of packed weights, `(blocks, chunks, partitions, depth, columns)`, or of a view the last."""
+    if isinstance(weight, Quantised):
+        return weight.elements.shape[:-1]
+    return weight.shape
+
+
+def token_count(x: Operand) -> int:
+    """Tokens of an operand."""
+    return jax.tree.leaves(x)[0].shape[2]
+
+
+def tokens_of(x: Operand, start: int, size: int) -> Operand:
+    """Some tokens of an operand, a view."""
+    return jax.tree.map(
+        lambda leaf: lax.slice_in_dim(leaf, start, start + size, axis=2), x
+    )
+
+
+def tiles_of(x: Operand, start: KnownInt, count: int) -> Operand:
+    """Some contraction tiles of an operand, a view."""
+    return jax.tree.map(lambda leaf: part(leaf, start, count, axis=1), x)
+
+
+def tile_of(x: Operand, number: KnownInt) -> Operand:
+    """One contraction tile, a view without their axis."""
+    return jax.tree.map(lambda leaf: index(leaf, number, 1), x)
+
+
+def tile_count(x: Operand) -> int:
+    """Contraction tiles of an operand."""
+    return jax.tree.leaves(x)[0].shape[1]
+
+
+def load_chunk(weight: Weight, number: int, buffers: int) -> Operand:
+    """One chunk of weights in SBUF.
+
+    Args:
+      weight: a chunk in HBM.
+      number: of several weights that are loaded by turns, so that they take different queues.
+      buffers: chunks in flight.
+    """
+    leaves, tree = jax.tree.flatten(weight)
+    queues = itertools.islice(itertools.cycle(LOAD_QUEUES), number, None)
+    loaded = []
+    for source, queue in zip(leaves, queues):
+        tile = sbuf(*source.shape, dtype=source.dtype, buffers=buffers)
+        loaded.append(dma_load(tile, source, queue=queue))
+    return jax.tree.unflatten(tree, loaded)
+
+
+def multiply(
+    bank: Psum, stationary: Operand, moving: Operand, accumulate: KnownInt
+) -> Psum:
+    """`bank (+)= stationaryᵀ · moving` of one tile, or side by side of several."""
+    if not isinstance(stationary, Quantised) and not isinstance(moving, Quantised):
+        return nc_matmul(bank, stationary, moving, accumulate)
+    if not isinstance(stationary, Quantised) or not isinstance(moving, Quantised):
+        refuse("one operand of a product is in MX, must be both or none")
+    left, right = _one_tile(stationary), _one_tile(moving)
+    return nc_matmul_mx(
+        bank, left.elements, right.elements, left.scale, right.scale, accumulate
+    )
+
+
+def _one_tile(x: Quantised) -> Quantised:
+    """Several tiles, `[p, tiles, columns, 4]`, as one of as many partitions more."""
+    if x.scale.ndim == 2:
+        return x
+    return Quantised(
+        *(jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:]) for leaf in x)
+    )
+
+
+__all__ = [
+    "Operand",
+    "Weight",
+    "axes_of_tiles",
+    "fresh",
+    "has_quads",
+    "load_chunk",
+    "multiply",
+    "place",
+    "quarters",
+    "ready",
+    "sizes",
+    "tile_count",
+    "tile_of",
+    "tiles_of",
+    "token_count",
+    "tokens_of",
+]

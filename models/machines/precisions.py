@@ -1,0 +1,53 @@
+"""Which plans of precision prefill has kernels for; every other one is refused by name."""
+
+import jax.numpy as jnp
+
+from emu.annotations import DType
+from emu.numerics import GROUP
+from emu.trainium.datasheets.limits import MX_QUAD
+from models.config import ModelConfig
+from models.errors import ModelError
+from models.precision import Precision, precision
+
+PREFILLED = (("mxfp8", "mxfp8"), ("mxfp4", "mxfp8"))
+"""Weights and activations of the products that kernels have beside those of one wide dtype."""
+
+
+def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Precision:
+    """The plan of a prefill.
+
+    Args:
+      given: a plan, or a dtype for all.
+      config: of the model.
+      cores: of each chip.
+
+    Raises:
+      ModelError: there are no kernels for it, or not for this model.
+    """
+    if not isinstance(given, Precision):
+        return precision(jnp.dtype(given).name)
+    if given.is_plain:
+        return given
+    pair = given.weights.name, given.activations.name
+    if pair not in PREFILLED or given.wide == "float32" or given.cache.is_coded:
+        plans = ", ".join(f"weights={w},activations={a}" for w, a in PREFILLED)
+        raise ModelError(
+            f"prefill: precision {given.name!r} has no kernels; there are {plans}, with a cache of "
+            "bfloat16 or float16, and everything in one of float32, bfloat16 and float16"
+        )
+    if any(form.experts is not None for form in config.forms):
+        raise ModelError(
+            f"prefill: {config.name} has experts, whose products are in one wide dtype only, got "
+            f"precision {given.name!r}; take bfloat16"
+        )
+    # Scales are shared by 32 neighbours among the features that `wo` contracts, of one core.
+    apart = cores > 1 and config.head_dim % GROUP
+    if config.head_dim % MX_QUAD or apart:
+        raise ModelError(
+            f"prefill: precision {given.name!r} on {cores} cores takes heads of whole groups of "
+            f"{GROUP} features, {config.name} has {config.head_dim}; take one core or bfloat16"
+        )
+    return given
+
+
+__all__ = ["PREFILLED", "of_prefill"]
