@@ -45,7 +45,9 @@ def options(parser: cli.Parser) -> None:
         f"rounded ({' '.join(DEFAULT)})",
     )
     parser.add_argument(
-        "--model", default="tiny", help="tiny, smollm2, a .gguf file or a HF folder"
+        "--model",
+        default="tiny",
+        help="tiny, smollm2, gemma3, a .gguf file or a HF folder",
     )
     parser.add_argument(
         "--repeats",

@@ -18,7 +18,7 @@ from models.config import ModelConfig
 from models.configurations import published, published_models
 from models.machines.layer_stages import LayerStages
 
-WIDTH = 150  # of a table that no terminal cuts
+WIDTH = 160  # of a table that no terminal cuts
 CONTEXTS = 8_192, 131_072  # of decode steps
 
 

@@ -26,7 +26,11 @@ from models.machines.prefill import PrefillResult
 from models.plain import oracle
 from models.plain.transformer import from_weights
 
-PROMPTS = {"tiny": "Return the", "smollm2": "What is the capital of France?"}
+PROMPTS = {
+    "tiny": "Return the",
+    "smollm2": "What is the capital of France?",
+    "gemma3": "Once upon a time, there was a little",  # it continues texts
+}
 CORES = (1, 2, 4, 8)
 PLACED = (*PLACEMENTS, "auto")
 OWN_SYSTEMS = systems_of(TRN3, SYSTEMS)
@@ -37,7 +41,9 @@ DTYPES = ("float32", "bfloat16", "float16")
 def options(parser: cli.Parser) -> None:
     """Adds what this experiment takes."""
     parser.add_argument(
-        "--model", default="smollm2", help="tiny, smollm2, a .gguf file or a HF folder"
+        "--model",
+        default="smollm2",
+        help="tiny, smollm2, gemma3, a .gguf file or a HF folder",
     )
     parser.add_argument(
         "--prompt", help="text; a chat model sees it as the user's message"

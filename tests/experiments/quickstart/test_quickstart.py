@@ -10,8 +10,8 @@ import pytest
 from experiments.quickstart import __main__ as quickstart
 from experiments.shared import cli
 from models.catalogue import LLAMA_3_1_70B
-from models.loading import smollm2
 from models.loading.load import load_tiny
+from models.loading.packages import SMOLLM2
 from models.machines.decode import Decoder
 from models.machines.handoff import token_bytes
 
@@ -265,7 +265,7 @@ def test_a_model_too_large_for_the_wafer_says_what_would_do(
 def test_smollm2_knows_the_capital_of_france(
     chips: str, cores: str, tmp_path: pathlib.Path
 ) -> None:
-    if smollm2.cached() is None:
+    if SMOLLM2.cached is None:
         pytest.skip("SmolLM2's weights are not in the cache; run the quickstart once")
     call(
         "--model",

@@ -23,9 +23,7 @@ TORN = "torn\udcff"  # how Python tells of a byte that is no UTF-8
 QUICK = "quickstart", "--model", "tiny"
 LINE = "fabric", "reduce", "pes=4", "words=4"
 FOLDER = "cannot be written .*; name a folder you can write to"
-NO_MODEL = (
-    r"must be one of \('tiny', 'smollm2'\), a .gguf file or a Hugging Face folder"
-)
+NO_MODEL = r"must be one of \('tiny', 'smollm2', 'gemma3'\), a .gguf file or a Hugging Face folder"
 
 FAULTS: list[tuple[tuple[str, ...], str]] = [
     # --- which experiment ---

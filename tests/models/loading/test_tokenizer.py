@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 
 from models.errors import ModelError
-from models.loading import smollm2
 from models.loading.byte_level_bpe import byte_level_bpe, pre_tokenizer
 from models.loading.load import load
+from models.loading.packages import GEMMA3, SMOLLM2
 from models.loading.tokenizer import BYTES, TextTokenizer
 from models.plain.oracle import generate
 from models.plain.transformer import from_weights
@@ -162,7 +162,7 @@ def test_tiny_writes_docstrings() -> None:
 
 
 @pytest.mark.smollm2
-@pytest.mark.skipif(smollm2.cached() is None, reason="SmolLM2 is not in the cache")
+@pytest.mark.skipif(SMOLLM2.cached is None, reason="SmolLM2 is not in the cache")
 def test_smollm2_knows_the_capital_of_france() -> None:
     loaded = load("smollm2")
     tokenizer = loaded.tokenizer
@@ -174,3 +174,17 @@ def test_smollm2_knows_the_capital_of_france() -> None:
     tokens, logits = generate(model, ids, 16, tokenizer.eos_ids)
     assert tokenizer.decode(tokens) == "The capital of France is Paris."
     assert tokens[-1] in tokenizer.eos_ids and len(logits) == len(tokens)
+
+
+@pytest.mark.slow
+@pytest.mark.smollm2
+@pytest.mark.skipif(GEMMA3.cached is None, reason="Gemma 3 is not in the cache")
+def test_gemma3_goes_on_with_a_story() -> None:
+    """Its start token is added, and greedy tokens make sentences."""
+    loaded = load("gemma3")
+    tokenizer = loaded.tokenizer
+    ids = tokenizer.encode("Once upon a time, there was a little")
+    assert ids == [2, 14946, 3324, 496, 990, 236764, 993, 691, 496, 2268]
+    model = from_weights(loaded.config, loaded.weights)
+    tokens, _ = generate(model, ids, 10, tokenizer.eos_ids)
+    assert tokenizer.decode(tokens) == " girl named Lily. She was a very smart girl"
