@@ -5,19 +5,17 @@ import math
 
 from emu.trainium import TRN3
 from emu.wse import WSE3
+from kernels.formats.formats import FORMATS
 from models.configurations import Published
 from models.errors import ModelError
 from models.machines.layer_weights import check_forms
 
-# Bytes of a weight. Blocks of 32 share a power of two of one byte (OCP Microscaling Formats 1.0);
-# FP8 as DeepSeek-V3 stores it has a float32 for 128 x 128 weights.
+# FP8 as DeepSeek-V3 stores it, with a scale for 128 x 128 weights.
+_FORMATS = {"bf16": "bfloat16", "fp8": "fp8_block", "mxfp8": "mxfp8", "mxfp4": "mxfp4"}
 BYTES_OF_A_WEIGHT = {
-    "bf16": 2.0,
-    "fp8": 1 + 4 / 128**2,
-    "mxfp8": 1 + 1 / 32,
-    "mxfp4": 0.5 + 1 / 32,
+    name: FORMATS[held].bytes_a_number for name, held in _FORMATS.items()
 }
-CACHE_BYTES = 2  # of a value in bfloat16
+CACHE_BYTES = FORMATS["bfloat16"].bytes_a_number  # of a value
 
 
 @dataclasses.dataclass(frozen=True)

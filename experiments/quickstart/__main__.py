@@ -12,19 +12,31 @@ from rich.console import Console
 
 from emu.trainium.datasheets import SYSTEMS, TRN3, systems_of
 from experiments.quickstart import picture, report
+from experiments.quickstart.coded import (
+    CodedRun,
+    generate_wide,
+    machine_of,
+    measure_text,
+    read_wide,
+)
 from experiments.quickstart.run import Run
 from experiments.quickstart.stages import Stages
 from experiments.shared import cli, systems
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Output, flat
 from experiments.shared.own_variant import OwnVariant, own_variant
+from kernels.formats.formats import FORMATS
 from kernels.tokens.placement import PLACEMENTS
 from models.attention_pattern import as_pattern, read_variants
+from models.errors import ModelError
 from models.loading.load import load
+from models.machines.decode import held_of
 from models.machines.disaggregated import Disaggregated, check_context
 from models.machines.prefill import PrefillResult
 from models.plain import oracle
+from models.plain.held import held_weights
 from models.plain.transformer import from_weights
+from models.precision import Precision, precision
 
 PROMPTS = {
     "tiny": "Return the",
@@ -35,7 +47,16 @@ CORES = (1, 2, 4, 8)
 PLACED = (*PLACEMENTS, "auto")
 OWN_SYSTEMS = systems_of(TRN3, SYSTEMS)
 LARGEST = max(OWN_SYSTEMS, key=lambda system: system.chips)
-DTYPES = ("float32", "bfloat16", "float16")
+
+
+def plan_of(words: str) -> Precision:
+    """What the words after `--dtype` name."""
+    try:
+        plan = precision(words)
+        held_of(plan)
+    except ModelError as error:
+        raise UsageError(f"--dtype is {words!r}: {error}") from None
+    return plan
 
 
 def options(parser: cli.Parser) -> None:
@@ -84,8 +105,9 @@ def options(parser: cli.Parser) -> None:
     parser.add_argument(
         "--dtype",
         default="float32",
-        type=cli.one_of("--dtype", DTYPES),
-        help=f"one of {', '.join(DTYPES)}",
+        type=plan_of,
+        help=f"one of {', '.join(FORMATS)}, or parts with theirs, as weights=mxfp4,cache=bfloat16 "
+        "(float32)",
     )
     parser.add_argument(
         "--thinking",
@@ -136,10 +158,14 @@ def answer(args: argparse.Namespace, output: Output, stages: Stages) -> None:
         args.chips,
         args.cores,
         args.placement,
-        args.dtype,
+        args.dtype.name,
         own=own,
         wall_s=stages.wall_s,
     )
+    if not args.dtype.is_plain:
+        with stages("load", f"bringing weights into {args.dtype.weights.name}"):
+            held = held_weights(model.config, model.weights, args.dtype)
+        run.coded = CodedRun(args.dtype, held)
     output.on_interruption(lambda: report.partial(run))
     execute(run, args, console, stages)
     report.show(run, console)
@@ -164,22 +190,12 @@ def execute(
 ) -> None:
     """Prefill, decode, the oracle's answer, then the clock."""
     config, tokens = run.model.config, len(run.prompt_ids)
+    sizes = {"tokens": tokens, "new_tokens": args.tokens}
     attention = None if run.own is None else run.own.variant()
     # Where the user's functions are called.
     told = contextlib.nullcontext if run.own is None else run.own.errors_in_one_line
     with stages("load", "laying the weights out on both machines"), told():
-        machine = Disaggregated(
-            config,
-            run.model.weights,
-            tokens=tokens,
-            new_tokens=args.tokens,
-            chips=args.chips,
-            cores=args.cores,
-            dtype=jnp.dtype(args.dtype),
-            placement=args.placement,
-            system=systems.BY_WORD.get(args.system),
-            attention=attention,
-        )
+        machine = machine_of(run.model, args, args.dtype, attention, **sizes)
         run.machine = machine
         run.placement = machine.prefill.placement
     with stages("compile", "compiling the prefill"), told():
@@ -197,7 +213,8 @@ def execute(
     decode(run, machine, first, args.tokens, stops, console)
     run.wall_s["decode"] = time.perf_counter() - started
     with stages("oracle", "asking the plain float32 model"), told():
-        weights = jax.tree.map(jnp.asarray, run.model.weights)
+        of_plan = run.model.weights if run.coded is None else run.coded.held
+        weights = jax.tree.map(jnp.asarray, of_plan)
         plain = from_weights(config, weights, attention)
         answer, run.oracle_logits = oracle.generate(
             plain, run.prompt_ids, args.tokens, stops
@@ -205,6 +222,29 @@ def execute(
         run.oracle_tokens = [token for token in answer if token not in stops]
     with stages("timeline", "reading the clock") as stage:
         run.clock = machine.read(len(run.logits), stage.update, first.counts)
+    if run.coded is not None:
+        with told():
+            compare(run, run.coded, args, stages, first.counts)
+
+
+def compare(
+    run: Run,
+    coded: CodedRun,
+    args: argparse.Namespace,
+    stages: Stages,
+    counts: np.ndarray | None,
+) -> None:
+    """What the plan's codes cost and save, against the same request without them."""
+    model, ids = run.model, run.prompt_ids
+    attention = None if run.own is None else run.own.variant()
+    stops = frozenset() if args.ignore_eos else frozenset(model.tokenizer.eos_ids)
+    with stages("oracle", "asking the plain float32 model without codes"):
+        generate_wide(coded, model, attention, ids, args.tokens, stops)
+    with stages("timeline", f"reading the clock in {coded.plan.wide}"):
+        generated = len(run.logits)
+        read_wide(coded, model, args, attention, len(ids), generated, counts)
+    with stages("perplexity", "going through a text") as stage:
+        measure_text(coded, model, args, attention, stage.update)
 
 
 def decode(

@@ -12,6 +12,8 @@ from emu import BANDS
 from emu.report.bands import banded
 from emu.trainium.datasheets import TRN3
 from emu.wse.datasheets.datasheet import WSE3
+from experiments.quickstart import coded_report
+from experiments.quickstart.comparison import differences, first_difference, margin
 from experiments.quickstart.run import Run
 from experiments.shared.output import Figures
 from experiments.shared.units import count, duration
@@ -36,33 +38,11 @@ def partial(run: Run) -> str:
 
 
 def tokens_equal(run: Run) -> bool:
-    """Whether the emulated machines said exactly what the plain float32 model says."""
+    """Whether the emulated machines said exactly what the plain float32 model says.
+
+    Under a plan with codes its weights are the numbers that the codes stand for.
+    """
     return run.tokens == run.oracle_tokens
-
-
-def first_divergence(run: Run) -> int | None:
-    """Index of the first generated token that differs, the end of sequence counted; or None."""
-    pairs = zip(run.logits, run.oracle_logits, strict=False)
-    for index, (ours, theirs) in enumerate(pairs):
-        if np.argmax(ours) != np.argmax(theirs):
-            return index
-    return None
-
-
-def oracle_margin(run: Run, at: int) -> float:
-    """By how much the oracle's best logit beats its second at a generated position."""
-    second, best = np.sort(run.oracle_logits[at])[-2:]
-    return float(best - second)
-
-
-def max_abs_logit_diff(run: Run) -> float:
-    """Largest difference of any logit, over positions where both saw the same tokens so far."""
-    at = first_divergence(run)
-    compared = min(len(run.logits), len(run.oracle_logits))
-    if at is not None:
-        compared = at + 1
-    pairs = zip(run.logits[:compared], run.oracle_logits[:compared], strict=True)
-    return float(max(np.abs(np.float32(ours) - theirs).max() for ours, theirs in pairs))
 
 
 # --- figures ---
@@ -173,12 +153,15 @@ def _decode_engines(steps: Sequence[StepReading]) -> dict[str, dict[str, float]]
 
 def as_json(run: Run) -> Figures:
     """Every figure of the run."""
-    clock, at = run.clock, first_divergence(run)
+    clock, at = run.clock, first_difference(run.logits, run.oracle_logits)
     return {
         "machines": run.machines,
         "model": run.model.config.name,
         "prompt": run.prompt,
         "dtype": run.dtype,
+        "precision": None
+        if run.coded is None
+        else coded_report.figures(run, run.coded),
         "attention": None if run.own is None else run.own.names,
         "prompt_tokens": len(run.prompt_ids),
         "tokens": run.tokens,
@@ -186,8 +169,10 @@ def as_json(run: Run) -> Figures:
         "text": run.text,
         "tokens_equal": tokens_equal(run),
         "first_divergence": at,
-        "oracle_margin_there": None if at is None else oracle_margin(run, at),
-        "max_abs_logit_diff": max_abs_logit_diff(run),
+        "oracle_margin_there": None if at is None else margin(run.oracle_logits[at]),
+        "max_abs_logit_diff": float(
+            np.abs(differences(run.logits, run.oracle_logits)).max()
+        ),
         "ttft_s": banded(clock.ttft_s),
         "ttft_parts_s": banded(clock.ttft_parts_s),
         "tpot_s": {
@@ -209,6 +194,8 @@ def show(run: Run, console: Console) -> None:
     """Prints the comparison with the oracle, the times in bands and the use of each machine."""
     data = as_json(run)
     _show_oracle(data, console)
+    if run.coded is not None:
+        coded_report.show(data["precision"], console)
     console.print(_times(data))
     console.print(_machines(data))
     wall = ", ".join(
@@ -221,8 +208,10 @@ def show(run: Run, console: Console) -> None:
 
 def _show_oracle(data: Figures, console: Console) -> None:
     under = ""
+    if data["precision"] is not None:
+        under = f" with weights in {data['precision']['weights']}"
     if data["attention"] is not None:
-        under = f" under {', '.join(data['attention'])}"
+        under += f" under {', '.join(data['attention'])}"
     console.print(
         f"\ntokens_equal: {str(data['tokens_equal']).lower()} "
         f"({len(data['tokens'])} tokens against the plain float32 model{under}; "

@@ -8,6 +8,7 @@ import numpy as np
 
 from emu.trainium.datasheets import TRN3
 from emu.wse.datasheets.datasheet import WSE3
+from experiments.quickstart.coded import CodedRun
 from experiments.shared.own_variant import OwnVariant
 from models.loading.load import Loaded
 from models.machines.disaggregated import Clock, Disaggregated
@@ -20,10 +21,13 @@ class Run:
     Attributes:
       chips, cores: in the prefill ring, and NeuronCores of each chip.
       placement: of the prompt's tokens on the chips.
+      dtype: as `models.precision` reads it.
+      coded: what a run under a plan with codes is compared with; None: there are none.
       own: the user's attention; None: causal.
       tokens: generated ids, end-of-sequence excluded unless it was to be ignored.
       logits: of each generated id, end-of-sequence included.
-      oracle_tokens, oracle_logits: the plain float32 model's own.
+      oracle_tokens, oracle_logits: the plain float32 model's own; under a plan with codes, on the
+        weights as that holds them.
       machine, clock: both machines, and their times; only once there are any, as is
         `oracle_logits`.
       wall_s: seconds of this machine by stage.
@@ -36,6 +40,7 @@ class Run:
     cores: int
     placement: str
     dtype: str
+    coded: CodedRun | None = None
     own: OwnVariant | None = None
     tokens: list[int] = dataclasses.field(default_factory=list)
     text: str = ""

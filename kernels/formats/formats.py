@@ -60,6 +60,20 @@ class Format:
             columns / (across or columns)
         )
 
+    @property
+    def bytes_a_number(self) -> float:
+        """Of a matrix with its scales, over its numbers: of MXFP4 0.5 + 1 / 32.
+
+        Of a format whose blocks have all rows or columns it depends on how many these are.
+        """
+        if self.block is None:
+            return self.element_bits / 8
+        down, across = self.block
+        if down is None or across is None:
+            raise ValueError(f"{self.name}: has no blocks of a size of their own")
+        of_scale = jnp.dtype(self.scale).itemsize / (down * across)
+        return self.element_bits / 8 + of_scale
+
     def held_bytes(self, rows: int, columns: int) -> int:
         """Bytes of a matrix with its scales.
 

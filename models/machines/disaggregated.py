@@ -17,7 +17,9 @@ from models.errors import ModelError
 from models.machines.decode import Decoder, StepReading
 from models.machines.handoff import Handoff, handoff
 from models.machines.prefill import Prefill, PrefillReading
+from models.plain.held import held_weights
 from models.plain.weights import Weights
+from models.precision import Precision, as_precision, precision
 
 MOST_STEPS = 3  # decode steps whose clock is read: first, middle, last
 
@@ -81,6 +83,9 @@ class Disaggregated:
       chip: the Trainium datasheet with as many cores running as prefill uses.
       prefill_peaks: its peak bytes by memory space, of one core.
       decoder: the wafer side.
+      precision: what the plan has weights, activations and the cache in.
+      prefill_precision: what prefill has them in, which has kernels for one wide dtype. Its weights
+        are the numbers that the plan's codes stand for.
     """
 
     def __init__(
@@ -92,7 +97,7 @@ class Disaggregated:
         new_tokens: int,
         chips: int,
         cores: int = 1,
-        dtype: DType,
+        dtype: DType | Precision,
         placement: str = "contiguous",
         system: System | None = None,
         attention: Attention = None,
@@ -106,7 +111,8 @@ class Disaggregated:
           new_tokens: most tokens to generate.
           chips: size of the prefill ring.
           cores: NeuronCores of each chip that share its heads, FFN and vocabulary.
-          dtype: of weights, activations and cache on both machines.
+          dtype: of weights, activations and cache on both machines, or a plan with some of them in
+            codes; see `precision` and `prefill_precision`.
           placement: of the prompt's tokens on the chips, see `Prefill`.
           system: whose links join the chips; None puts each one hop from the next.
           attention: a variant for all layers, or several as a pattern over them; None: causal.
@@ -118,14 +124,16 @@ class Disaggregated:
         """
         check_context(config, tokens, new_tokens)
         self.config = config
-        self.dtype = dtype
+        self.precision = as_precision(dtype)
+        self.prefill_precision = prefilled_as(self.precision)
+        self.dtype = self.precision.wide
         self.tokens = tokens
         context = tokens + new_tokens
         self.decoder = Decoder(
             config,
             weights,
             context=context,
-            dtype=dtype,
+            dtype=self.precision,
             device=WSE3.at(),
             attention=attention,
         )
@@ -134,11 +142,11 @@ class Disaggregated:
             self.chip = on_system(self.chip, system)
         self.prefill = Prefill(
             config,
-            weights,
+            held_weights(config, weights, self.precision),
             tokens=tokens,
             chips=chips,
             cores=cores,
-            dtype=dtype,
+            dtype=self.prefill_precision.wide,
             placement=placement,
             attention=attention,
             chip=self.chip,
@@ -216,6 +224,11 @@ class Disaggregated:
             prefill_s=reading.clock.seconds,
             stream=stream,
         )
+
+
+def prefilled_as(plan: Precision) -> Precision:
+    """What prefill has weights, activations and the cache in, under a plan."""
+    return precision(plan.wide)
 
 
 def spread(first: int, count: int) -> list[int]:

@@ -13,18 +13,9 @@ import numpy as np
 from kernels.formats.coding import as_held
 from kernels.formats.formats import Format, of_activations
 from models.config import ModelConfig
+from models.held_bytes import is_coded
 from models.plain.weights import Weights
 from models.precision import Precision
-from models.tensors import ROUTER
-
-
-def coded_names(config: ModelConfig) -> tuple[str, ...]:
-    """Weights of layers that a plan may hold in codes: of every product but the router's."""
-    return tuple(
-        tensor.name
-        for tensor in config.layer_tensors
-        if not (tensor.is_norm or tensor.is_added) and tensor.name != ROUTER.name
-    )
 
 
 def held_weights(config: ModelConfig, weights: Weights, plan: Precision) -> Weights:
@@ -41,10 +32,12 @@ def held_weights(config: ModelConfig, weights: Weights, plan: Precision) -> Weig
     if not plan.weights.is_coded:
         return weights
     layers: dict[str, Any] = dict(weights["layers"])
-    for name in coded_names(config):
-        # Layer by layer: a matrix in float32 is held several times meanwhile.
-        each = [as_held(np.asarray(layer), plan.weights) for layer in layers[name]]
-        layers[name] = np.stack(each)
+    for tensor in config.layer_tensors:
+        if is_coded(tensor):
+            # Layer by layer: a matrix in float32 is held several times meanwhile.
+            stack = layers[tensor.name]
+            each = [as_held(np.asarray(layer), plan.weights) for layer in stack]
+            layers[tensor.name] = np.stack(each)
     return {**weights, "layers": layers}
 
 
@@ -61,4 +54,4 @@ def taken_as(held: Format | None, x: jax.Array) -> jax.Array:
     return jnp.swapaxes(as_held(by_feature, of_activations(held)), -1, -2)
 
 
-__all__ = ["coded_names", "held_weights", "taken_as"]
+__all__ = ["held_weights", "taken_as"]
