@@ -61,7 +61,7 @@ FAULTS: list[tuple[tuple[str, ...], str]] = [
     (("quickstart", "--system", "trn4"), "--system is 'trn4', must be one of trn3"),
     (("quickstart", "--cores", "3"), "--cores is 3, must be one of 1, 2, 4, 8"),
     (("quickstart", "--placement", "round"), "--placement is 'round', must be one of"),
-    (("quickstart", "--dtype", "float8"), "--dtype is 'float8', must be one of float32"),
+    (("quickstart", "--dtype", "float8"), "--dtype is 'float8': there is no format 'float8'"),
     (("quickstart", "--thinking", "hard"), "--thinking is 'hard', must be one of on, off"),
     (("quickstart", "--model", ""), f"'': {NO_MODEL}; no name was given"),
     (("quickstart", "--model", "nowhere"), f"'nowhere': {NO_MODEL}; no such file"),
