@@ -217,7 +217,8 @@ def execute(
         weights = jax.tree.map(jnp.asarray, of_plan)
         plain = from_weights(config, weights, attention)
         answer, run.oracle_logits = oracle.generate(
-            plain, run.prompt_ids, args.tokens, stops
+            *(plain, run.prompt_ids, args.tokens, stops),
+            held=machine.prefill_precision.activations,
         )
         run.oracle_tokens = [token for token in answer if token not in stops]
     with stages("timeline", "reading the clock") as stage:

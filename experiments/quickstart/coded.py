@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from emu.wse.regions import DoesNotFit
 from experiments.quickstart.text import MOST_TOKENS, PREFILLED, TEXT
 from experiments.shared import systems
-from models.attention_pattern import Attention
+from kernels.formats.formats import Format
+from models.attention_pattern import Attention, pattern_of
 from models.loading.load import Loaded
 from models.machines.disaggregated import Clock, Disaggregated
 from models.plain import oracle
-from models.plain.transformer import forward, from_weights
+from models.plain.kv_cache import empty_cache
+from models.plain.transformer import from_weights
 from models.plain.weights import Weights
 from models.precision import Precision, precision
 
@@ -149,23 +151,28 @@ def measure_text(
         logits.append(np.asarray(found))
     wanted = ids[prefilled:]
 
-    def plain(weights: Weights) -> float:
+    def plain(weights: Weights, held: Format | None) -> float:
         given = jax.tree.map(jnp.asarray, weights)
-        tokens = jnp.asarray([ids], jnp.int32)
-        found = jitted_forward(config, given, tokens, attention)
-        return perplexity(np.asarray(found[0, prefilled - 1 : -1]), wanted)
+        pattern = pattern_of(attention, config.num_hidden_layers)
+        cache = empty_cache(config, 1, len(ids))
+        found = []
+        for part, of_part in ((ids[:prefilled], held), (ids[prefilled:-1], None)):
+            tokens = jnp.asarray([part], jnp.int32)
+            of_all, cache = oracle.jitted_extend(
+                config, given, tokens, cache, pattern, of_part
+            )
+            found.append(np.asarray(of_all[0]))
+        before, behind = found
+        return perplexity(np.concatenate([before[-1:], behind]), wanted)
 
     progress("asking the plain model")
     run.perplexity = Perplexity(
         len(ids),
         fed,
         perplexity(np.stack(logits), wanted),
-        plain(run.held),
-        plain(model.weights),
+        plain(run.held, machine.prefill_precision.activations),
+        plain(model.weights, None),
     )
-
-
-jitted_forward = jax.jit(forward, static_argnums=(0, 3))
 
 
 def perplexity(logits: NDArray[Any], wanted: Sequence[int]) -> float:

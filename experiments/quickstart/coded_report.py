@@ -34,13 +34,15 @@ def figures(run: Run, coded: CodedRun) -> Figures:
     plan, found = coded.plan, coded.perplexity
     at = first_difference(run.logits, coded.wide_logits)
     error = logit_error(run.logits, coded.wide_logits)
-    machine = run.machine
+    prefilled = run.machine.prefill_precision
     return {
         **{part: held.name for part, held in plan.parts.items()},
         "wide": plan.wide,
         "prefill": {
-            "weights": f"{plan.weights.name}, dequantised to {plan.wide}",
-            "activations": machine.prefill_precision.activations.name,
+            "weights": plan.weights.name
+            if prefilled.weights == plan.weights
+            else f"{plan.weights.name}, dequantised to {plan.wide}",
+            "activations": prefilled.activations.name,
         },
         "decode": {
             "weights": f"{plan.weights.name}, made {plan.wide} on the PE",

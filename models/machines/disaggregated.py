@@ -16,10 +16,11 @@ from models.config import ModelConfig
 from models.errors import ModelError
 from models.machines.decode import Decoder, StepReading
 from models.machines.handoff import Handoff, handoff
+from models.machines.precisions import prefilled_as
 from models.machines.prefill import Prefill, PrefillReading
 from models.plain.held import held_weights
 from models.plain.weights import Weights
-from models.precision import Precision, as_precision, precision
+from models.precision import Precision, as_precision
 
 MOST_STEPS = 3  # decode steps whose clock is read: first, middle, last
 
@@ -84,8 +85,8 @@ class Disaggregated:
       prefill_peaks: its peak bytes by memory space, of one core.
       decoder: the wafer side.
       precision: what the plan has weights, activations and the cache in.
-      prefill_precision: what prefill has them in, which has kernels for one wide dtype. Its weights
-        are the numbers that the plan's codes stand for.
+      prefill_precision: what prefill has them in. Where that is one wide dtype, its weights are the
+        numbers that the plan's codes stand for.
     """
 
     def __init__(
@@ -125,7 +126,7 @@ class Disaggregated:
         check_context(config, tokens, new_tokens)
         self.config = config
         self.precision = as_precision(dtype)
-        self.prefill_precision = prefilled_as(self.precision)
+        self.prefill_precision = prefilled_as(self.precision, config, cores)
         self.dtype = self.precision.wide
         self.tokens = tokens
         context = tokens + new_tokens
@@ -140,13 +141,16 @@ class Disaggregated:
         self.chip = with_cores(TRN3, cores)
         if system is not None:
             self.chip = on_system(self.chip, system)
+        prefilled = weights
+        if not self.prefill_precision.weights.is_coded:
+            prefilled = held_weights(config, weights, self.precision)
         self.prefill = Prefill(
             config,
-            held_weights(config, weights, self.precision),
+            prefilled,
             tokens=tokens,
             chips=chips,
             cores=cores,
-            dtype=self.prefill_precision.wide,
+            dtype=self.prefill_precision,
             placement=placement,
             attention=attention,
             chip=self.chip,
@@ -224,11 +228,6 @@ class Disaggregated:
             prefill_s=reading.clock.seconds,
             stream=stream,
         )
-
-
-def prefilled_as(plan: Precision) -> Precision:
-    """What prefill has weights, activations and the cache in, under a plan."""
-    return precision(plan.wide)
 
 
 def spread(first: int, count: int) -> list[int]:

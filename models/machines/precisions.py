@@ -1,10 +1,13 @@
 """Which plans of precision prefill has kernels for; every other one is refused by name."""
 
+import dataclasses
+
 import jax.numpy as jnp
 
 from emu.annotations import DType
 from emu.numerics import GROUP
 from emu.trainium.datasheets.limits import MX_QUAD
+from kernels.formats.formats import FORMATS
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.precision import Precision, precision
@@ -50,4 +53,23 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
     return given
 
 
-__all__ = ["PREFILLED", "of_prefill"]
+def prefilled_as(plan: Precision, config: ModelConfig, cores: int) -> Precision:
+    """What prefill has weights, activations and the cache in, under a plan of both machines.
+
+    That is the plan's own weights and activations where there are kernels for them, and its wide
+    dtype alone where there are none: prefill is then to be given the numbers that the weights'
+    codes stand for. The cache is brought into codes as it arrives.
+
+    Args:
+      plan: of both machines.
+      config: of the model.
+      cores: of each chip.
+    """
+    own = dataclasses.replace(plan, cache=FORMATS[plan.wide])
+    try:
+        return of_prefill(own, config, cores)
+    except ModelError:
+        return precision(plan.wide)
+
+
+__all__ = ["PREFILLED", "of_prefill", "prefilled_as"]

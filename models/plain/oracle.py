@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.formats.formats import Format
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.plain.kv_cache import empty_cache
@@ -24,6 +25,7 @@ def generate(
     prompt_ids: Sequence[int],
     n: int,
     eos_id: int | Collection[int] | None = None,
+    held: Format | None = None,
 ) -> tuple[list[int], NDArray[np.float32]]:
     """Continues a prompt greedily; the lowest token id wins a tie.
 
@@ -32,6 +34,8 @@ def generate(
         prompt_ids: At least one token id.
         n: Most tokens to generate.
         eos_id: Stop after this token (or any of these); it is the last one returned.
+        held: What products of layers have the prompt's activations in, as a prefill may; those of
+            the answer's tokens are float32. None: the prompt's too.
 
     Returns:
         The generated token ids, and the logits each was chosen from, float32 `[tokens, vocab]`.
@@ -52,7 +56,8 @@ def generate(
     rows: list[NDArray[np.float32]] = []
     while len(tokens) < n and not (tokens and tokens[-1] in stops):
         logits, cache = jitted_extend(
-            model.config, canonical, jnp.asarray(pending), cache, model.attention
+            *(model.config, canonical, jnp.asarray(pending), cache),
+            *(model.attention, None if tokens else held),
         )
         rows.append(np.asarray(logits[0, -1]))
         tokens.append(int(np.argmax(rows[-1])))
