@@ -55,6 +55,16 @@ def largest_divisor(size: int, limit: int) -> int:
     return max(divisor for divisor in range(1, most + 1) if size % divisor == 0)
 
 
+def bank_columns(cut: tuple[int, int]) -> int:
+    """Columns of a PSUM tile whose features are cut into `(count, size)` contraction tiles.
+
+    Whole contraction tiles in equal blocks: 16 tiles of 128 are 4 blocks of 512 columns, 24 of 120
+    are 6 of 480.
+    """
+    count, size = cut
+    return size * largest_divisor(count, BANK_COLUMNS // size)
+
+
 def pack(weight: Array, rows: int, columns: int, xp: ModuleType = np) -> Array:
     """Lays a weight out so that each load is one contiguous read.
 
@@ -127,6 +137,7 @@ __all__ = [
     "BANK_COLUMNS",
     "CHUNK_BYTES",
     "PARTITIONS",
+    "bank_columns",
     "divide",
     "index",
     "largest_divisor",

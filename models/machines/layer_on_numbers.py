@@ -44,33 +44,67 @@ def run(stages: LayerStages, x: np.ndarray, weights: LayerWeights) -> np.ndarray
 
 def _attended(stages: LayerStages, operands: Any, weights: LayerWeights) -> np.ndarray:
     """Attention's output `[chips, cores, heads, token tiles, rows, value_dim]`."""
-    form, attention = stages.form.attention, stages.attention
-    if form.latent is None:
-        q, k, v = (np.asarray(each) for each in operands)
-        by_row = v.reshape(*v.shape[:4], stages.kv_heads, -1)
-        values = np.moveaxis(by_row, 3, -1)
-        assert isinstance(attention, ContextAttention)
-        out, _ = attention.run(*(_by_token(stages, x) for x in (q, k, values)))
-    else:
-        plain, turned, latents, rotary = (np.asarray(each) for each in operands)
-        q = np.concatenate([plain, turned], axis=4)
-        # Latents are the same on every core.
-        latent = _by_token(stages, latents[:, :1]).reshape(stages.tokens, -1)
-        shared = _by_token(stages, rotary[:, :1]).reshape(stages.tokens, -1)
-        pair = weights["wkv_up"].reshape(
-            form.latent.rank, stages.config.num_attention_heads, -1
-        )
-        of_keys, of_values = np.split(pair, [form.latent.plain_width], axis=2)
-        assert isinstance(attention, LatentProgram)
-        out, _ = attention.run(_by_token(stages, q), latent, shared, of_keys, of_values)
-    tiling = stages.tiling
-    padded = np.zeros(
-        (stages.chips, tiling.tokens, *out.shape[1:]), np.asarray(out).dtype
+    arrays = [np.asarray(operand) for operand in operands]
+    if stages.form.attention.latent is None:
+        return _by_core(stages, _of_heads(stages, *arrays))
+    return _by_core(stages, _of_latents(stages, *arrays, weights=weights))
+
+
+def _of_heads(
+    stages: LayerStages, q: np.ndarray, k: np.ndarray, v: np.ndarray
+) -> np.ndarray:
+    """Attention of what `GroupedOperands` has: `[tokens, heads, value_dim]`."""
+    attention = stages.attention
+    assert isinstance(attention, ContextAttention)
+    # Values have all heads of a row side by side: bring them to the form of queries and keys.
+    chips, cores, tiles, rows, _ = v.shape
+    by_head = v.reshape(chips, cores, tiles, rows, stages.kv_heads, -1)
+    values = np.moveaxis(by_head, 3, -1)
+    out, _ = attention.run(
+        _by_token(stages, q),
+        _by_token(stages, k),
+        _by_token(stages, values),
     )
-    each = stages.tokens // stages.chips
-    padded[:, :each] = np.asarray(out).reshape(stages.chips, each, *out.shape[1:])
-    sizes = tiling.token_tiles, tiling.rows, stages.cores, stages.heads, -1
-    by_core = padded.reshape(stages.chips, *sizes)
+    return np.asarray(out)
+
+
+def _of_latents(
+    stages: LayerStages,
+    plain: np.ndarray,
+    turned: np.ndarray,
+    latents: np.ndarray,
+    rotary: np.ndarray,
+    *,
+    weights: LayerWeights,
+) -> np.ndarray:
+    """Attention of what `LatentOperands` has: `[tokens, heads, value_dim]`."""
+    attention, latent = stages.attention, stages.form.attention.latent
+    assert isinstance(attention, LatentProgram) and latent is not None
+    heads = stages.config.num_attention_heads
+    pair = weights["wkv_up"].reshape(latent.rank, heads, -1)
+    of_keys, of_values = np.split(pair, [latent.plain_width], axis=2)
+    # Latents and turned keys are the same on every core: those of the first are taken.
+    of_token = _by_token(stages, latents[:, :1])
+    of_key = _by_token(stages, rotary[:, :1])
+    out, _ = attention.run(
+        _by_token(stages, np.concatenate([plain, turned], axis=4)),
+        of_token.reshape(stages.tokens, -1),
+        of_key.reshape(stages.tokens, -1),
+        of_keys,
+        of_values,
+    )
+    return np.asarray(out)
+
+
+def _by_core(stages: LayerStages, out: np.ndarray) -> np.ndarray:
+    """`[tokens, heads, value_dim]` as the output projection takes it, padding as zeros."""
+    chips, tiling = stages.chips, stages.tiling
+    each = stages.tokens // chips
+    of_chip = out.reshape(chips, each, *out.shape[1:])
+    missing = tiling.tokens - each
+    padded = np.pad(of_chip, [(0, 0), (0, missing), (0, 0), (0, 0)])
+    tiles = tiling.token_tiles, tiling.rows
+    by_core = padded.reshape(chips, *tiles, stages.cores, stages.heads, -1)
     chip, tile, row, core, head, feature = range(6)
     return by_core.transpose(chip, core, head, tile, row, feature)
 
@@ -78,7 +112,8 @@ def _attended(stages: LayerStages, operands: Any, weights: LayerWeights) -> np.n
 def _by_token(stages: LayerStages, x: np.ndarray) -> np.ndarray:
     """`[chips, cores, tiles, heads, features, rows]` to `[tokens, all heads, features]`."""
     chips, cores, tiles, heads, features, rows = x.shape
-    by_token = x.transpose(0, 2, 5, 1, 3, 4)
+    chip, core, tile, head, feature, row = range(6)
+    by_token = x.transpose(chip, tile, row, core, head, feature)
     of_chip = by_token.reshape(chips, tiles * rows, cores * heads, features)
     each = stages.tokens // stages.chips
     return of_chip[:, :each].reshape(stages.tokens, cores * heads, features)
@@ -87,27 +122,29 @@ def _by_token(stages: LayerStages, x: np.ndarray) -> np.ndarray:
 def _mixed(stages: LayerStages, x: np.ndarray, weights: LayerWeights) -> np.ndarray:
     """`x` with the mixture of experts added, `[tokens, hidden]`."""
     assert stages.moe is not None
+    eps, hidden = stages.config.rms_norm_eps, x.shape[1]
     plain = moe_weights.named(weights)
-    by_chip = x.reshape(stages.chips, -1, x.shape[1])
-    normed = rms_norm(
-        jnp.asarray(by_chip), weights["mlp_norm"], stages.config.rms_norm_eps
-    )
+    by_chip = x.reshape(stages.chips, -1, hidden)
+    # Buffers have room for the rows that there are, so the router is asked first.
+    normed = rms_norm(jnp.asarray(by_chip), weights["mlp_norm"], eps)
     counts = stages.moe.counts(np.asarray(normed), plain)
     form = stages.moe.form(counts)
-    missing = form.hidden_padded - x.shape[1]
-    wide = np.pad(by_chip, [(0, 0), (0, 0), (0, missing)])
-    norm = np.pad(np.asarray(weights["mlp_norm"]), (0, missing))[None]
-    program = mixture_program(form, stages.config.rms_norm_eps)
-    mixed: Mixed = program.run(
-        wide.reshape(stages.chips, form.tiles, form.rows, -1),
-        norm,
+
+    missing = form.hidden_padded - hidden
+    padded = np.pad(by_chip, [(0, 0), (0, 0), (0, missing)])
+    tiles = padded.reshape(stages.chips, form.tiles, form.rows, -1)
+    norm = np.pad(np.asarray(weights["mlp_norm"]), (0, missing))
+    mixed: Mixed = mixture_program(form, eps).run(
+        tiles,
+        norm[None],
         moe_weights.packed(plain, form),
         order(form),
         work(form, checked_for(stages.moe, counts)),
     )
+    # Every core of a chip has all rows and counts.
     same_counts(counts, np.asarray(mixed.counts)[:, 0, 0])
     rows = np.asarray(mixed.rows)[:, 0].reshape(stages.tokens, -1)
-    return rows[:, : x.shape[1]]
+    return rows[:, :hidden]
 
 
 def _laid(stages: LayerStages, x: np.ndarray) -> np.ndarray:
@@ -120,6 +157,7 @@ def _laid(stages: LayerStages, x: np.ndarray) -> np.ndarray:
 
 
 def _unlaid(stages: LayerStages, x: np.ndarray) -> np.ndarray:
+    """The inverse of `_laid`: `[tokens, hidden]`."""
     each = stages.tokens // stages.chips
     by_token = x.reshape(stages.chips, stages.tiling.tokens, -1)
     real = by_token[:, :each, : stages.config.hidden_size]

@@ -18,7 +18,7 @@ from emu.datasheet import Device
 from emu.instruction import Cost, Crossing
 from emu.trainium.datasheets.sheet import DMA_QUEUES
 from emu.trainium.links.collectives import Pass
-from emu.trainium.links.neuronlink import per_core
+from emu.trainium.links.neuronlink import per_core, whole_ticks
 from emu.trainium.links.routes import Routed, shifted
 
 
@@ -139,8 +139,8 @@ def steps(device: Device, group: Group, leg: Leg) -> Steps:
     return Steps(
         leg=leg,
         sends=sends,
-        busy=_ticks(device, busy_s),
-        latency=_ticks(device, busy_s + hops * device.link_hop_s),
+        busy=whole_ticks(device, busy_s),
+        latency=whole_ticks(device, busy_s + hops * device.link_hop_s),
         link_s=used_s,
         data_s=data_s,
     )
@@ -151,11 +151,6 @@ def _ways(device: Device, group: Group, leg: Leg, load: np.ndarray) -> list[Rout
     if leg.kind == "once":
         return [shifted(device, group.sizes, group.at, leg.shifts, load)]
     return [shifted(device, group.sizes, group.at, (by,), load) for by in leg.shifts]
-
-
-def _ticks(device: Device, seconds: np.ndarray) -> np.ndarray:
-    """Whole ticks, rounded up, as `Device.ticks` does."""
-    return np.ceil(np.round(seconds * device.tick_hz, 6)).astype(np.int64)
 
 
 # --- cost ---
@@ -187,8 +182,8 @@ def cost(device: Device, here: np.ndarray, legs: Sequence[Steps]) -> Cost:
     sent = [whole(times.leg.sent_bytes, times) for times in legs]
     data_s = np.sum([times.data_s * times.sends for times in legs], 0)
     link_s = np.sum([times.link_s for times in legs], 0)
-    data = per_core(_ticks(device, data_s)[here])
-    link = per_core(_ticks(device, link_s)[here])
+    data = per_core(whole_ticks(device, data_s)[here])
+    link = per_core(whole_ticks(device, link_s)[here])
     return Cost(
         engine="collective",
         busy_cycles=total(busy),

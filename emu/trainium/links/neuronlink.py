@@ -103,6 +103,31 @@ def per_core(values: np.ndarray) -> Any:
     return first.item() if agree else values
 
 
+def whole_ticks(device: Device, seconds: np.ndarray) -> np.ndarray:
+    """Whole ticks of each of some times, rounded up, as `Device.ticks` does."""
+    return np.ceil(np.round(seconds * device.tick_hz, 6)).astype(np.int64)
+
+
+def of_running_cores(
+    device: Device, of_cores: np.ndarray, ranks: np.ndarray
+) -> np.ndarray:
+    """What all running cores of each chip have between them.
+
+    Example: 8 cores run, and of a mesh with all 8 two send: 8 · 2/8 = 2 transfers share the links.
+
+    Args:
+      device: the machine.
+      of_cores: of each core, `[*mesh, ...]`.
+      ranks: the rank of each core; axes over cores of one chip have size 1.
+
+    Returns:
+      As `of_cores`, with size 1 along those axes.
+    """
+    core_axes = tuple(i for i, size in enumerate(ranks.shape) if size == 1)
+    # A mesh without an axis of cores has one for all that run, which do alike.
+    return device.cores_running * of_cores.mean(axis=core_axes, keepdims=True)
+
+
 # --- the instruction ---
 
 
@@ -133,13 +158,9 @@ def _load(
       ranks: the rank of each core; axes over cores of one chip have size 1.
       number: of ranks.
     """
-    core_axes = tuple(i for i, size in enumerate(ranks.shape) if size == 1)
-    # A mesh without an axis of cores has one for all that run, which do alike. Example: 8 run, and
-    # `live` of a mesh with all 8 is 1 on two of them: 8 · 2/8 = 2 transfers share the links.
-    sending = device.cores_running * live.mean(axis=core_axes, keepdims=True)
     load = np.zeros(number)
-    # Of 4 chips with 8 cores each `ranks` is `[4, 1]`, and so are the means.
-    load[ranks] = sending
+    # Of 4 chips with 8 cores each `ranks` is `[4, 1]`, and so is what they send.
+    load[ranks] = of_running_cores(device, live, ranks)
     return load
 
 
@@ -243,4 +264,12 @@ def _send(
     return jnp.where(arrives, numerics.cast(payload, dst.dtype), dst)
 
 
-__all__ = ["over", "per_core", "rank", "send", "send_next"]
+__all__ = [
+    "of_running_cores",
+    "over",
+    "per_core",
+    "rank",
+    "send",
+    "send_next",
+    "whole_ticks",
+]

@@ -27,9 +27,25 @@ from emu.tracing.mesh_axis import axis_size
 from emu.trainium.datasheets.sheet import DMA_QUEUES
 from emu.trainium.links.collectives import Pass
 from emu.trainium.links.collectives import arrival as together
-from emu.trainium.links.neuronlink import over, per_core, rank
+from emu.trainium.links.neuronlink import (
+    of_running_cores,
+    over,
+    per_core,
+    rank,
+    whole_ticks,
+)
 from emu.trainium.links.routes import embedding, routed
 from emu.trainium.spaces import Hbm
+
+
+def _data_s(device: Device, moved_bytes: np.ndarray) -> np.ndarray:
+    """Seconds in which each core reads and writes so many bytes by its DMA engines."""
+    seconds = np.zeros(moved_bytes.shape)
+    for nbytes in np.unique(moved_bytes):
+        of_core, _ = Pass(0, reads=nbytes, writes=nbytes).seconds(device, 1)
+        seconds[moved_bytes == nbytes] = of_core
+    return seconds
+
 
 # --- between chips ---
 
@@ -83,11 +99,9 @@ class _Exchange:
         _check_rows(name, "what a rank sends", known.sum(-1), src.shape[0])
         self.sent_bytes = known * _row_bytes(src)
         number = int(np.prod(sizes))
-        # Of the cores of a chip: a mesh without an axis of cores has one for all that run.
-        core_axes = tuple(i for i, size in enumerate(here.shape) if size == 1)
-        of_chip = self.sent_bytes.mean(axis=core_axes, keepdims=True)
+        of_chip = of_running_cores(device, self.sent_bytes, here)
         load = np.zeros((number, ranks))
-        load[here.ravel()] = of_chip.reshape(-1, ranks) * device.cores_running
+        load[here.ravel()] = of_chip.reshape(-1, ranks)
         # Each rank's peers: those whose places differ from its own along the axis only.
         places = np.arange(number).reshape(sizes)
         lines = np.moveaxis(places, at, -1)
@@ -148,29 +162,22 @@ def _chip_rows_cost(
     moved = what.sent_bytes.sum(-1)
     linked = np.where(what.own, 0, what.sent_bytes).sum(-1)
     # Reads and writes through DMA engines and HBM, those of a rank's own rows too.
-    data_s = np.zeros(moved.shape)
-    for nbytes in np.unique(moved):
-        seconds, _ = Pass(0, reads=nbytes, writes=nbytes).seconds(device, 1)
-        data_s[moved == nbytes] = seconds
+    data_s = _data_s(device, moved)
     link_s = what.busy_s.max(-1)
     busy_s = np.maximum(link_s, data_s)
     latency_s = busy_s + what.hops.max(-1) * device.link_hop_s
-    data = per_core(_ticks(device, data_s))
+    data = per_core(whole_ticks(device, data_s))
     return Cost(
         engine="collective",
-        busy_cycles=per_core(_ticks(device, busy_s)),
-        latency_cycles=per_core(_ticks(device, latency_s)),
+        busy_cycles=per_core(whole_ticks(device, busy_s)),
+        latency_cycles=per_core(whole_ticks(device, latency_s)),
         moved_bytes={"hbm_read": per_core(moved), "hbm_write": per_core(moved)},
         counts={"link_bytes": per_core(linked)},
         taken={
             **dict.fromkeys(DMA_QUEUES, data),
-            "neuronlink": per_core(_ticks(device, link_s)),
+            "neuronlink": per_core(whole_ticks(device, link_s)),
         },
     )
-
-
-def _ticks(device: Device, seconds: np.ndarray) -> np.ndarray:
-    return np.ceil(np.round(seconds * device.tick_hz, 6)).astype(np.int64)
 
 
 def _chip_rows_arrival(
@@ -198,7 +205,7 @@ def _chip_rows_arrival(
     sends = np.broadcast_to(what.sent_bytes > 0, (*grid, grid[at]))
     sends = np.moveaxis(sends, at, 0)
     arrive_s = what.busy_s + what.hops * device.link_hop_s
-    takes = np.broadcast_to(_ticks(device, arrive_s), (*grid, grid[at]))
+    takes = np.broadcast_to(whole_ticks(device, arrive_s), (*grid, grid[at]))
     takes = np.moveaxis(takes, at, 0)
     start = np.moveaxis(crossing.start_ticks, at, 0)
     idle = np.moveaxis(crossing.destination_idle_ticks, at, -1)
@@ -314,19 +321,16 @@ def _core_rows_cost(
     _check_rows(name, "a group", known, most)
     part = known.sum(-1) * (width // cores) * src.dtype.itemsize
     sent = part * (cores - 1)
-    data_s = np.zeros(sent.shape)
-    for nbytes in np.unique(sent):
-        seconds, _ = Pass(0, reads=nbytes, writes=nbytes).seconds(device, 1)
-        data_s[sent == nbytes] = seconds
+    data_s = _data_s(device, sent)
     hop_s = device.link_hop_s if cores > 1 else 0.0
-    whole = per_core(_ticks(device, data_s + hop_s))
+    whole = per_core(whole_ticks(device, data_s + hop_s))
     return Cost(
         engine="collective",
         busy_cycles=whole,
         latency_cycles=whole,
         moved_bytes={"hbm_read": per_core(sent), "hbm_write": per_core(sent)},
         counts={"collective_bytes": per_core(sent)},
-        taken=dict.fromkeys(DMA_QUEUES, per_core(_ticks(device, data_s))),
+        taken=dict.fromkeys(DMA_QUEUES, per_core(whole_ticks(device, data_s))),
     )
 
 

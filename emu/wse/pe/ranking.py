@@ -13,6 +13,7 @@ Of equal numbers the one that stands first comes before the other, as in a stabl
 whole numbers from 0 on, each of them once. Everything is scalar code in loops over elements.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,7 +22,14 @@ from emu.annotations import KnownInt
 from emu.datasheet import Device
 from emu.instruction import Cost, Operand, instruction
 from emu.wse.pe.isa import SPACE, single
-from emu.wse.pe.laws import Count, known, loop_cycles, move_cycles, on_datapath
+from emu.wse.pe.laws import (
+    Count,
+    Cycles,
+    known,
+    loop_cycles,
+    move_cycles,
+    on_datapath,
+)
 from emu.wse.spaces import Sram
 
 FLOAT32_BYTES = 4
@@ -37,6 +45,22 @@ def _shared(first_a: Count, a: int, first_b: Count, b: int) -> np.ndarray:
     """How many numbers two ranges have in common, of so many numbers each."""
     end = np.minimum(np.asarray(first_a) + a, np.asarray(first_b) + b)
     return np.maximum(end - np.maximum(first_a, first_b), 0)
+
+
+def _numbers(first: KnownInt, x: Sram) -> jax.Array:
+    """Which of all numbers those of a PE are: `[n]`, from the first on."""
+    return jnp.asarray(first + jnp.arange(x.shape[0]))
+
+
+def _zeros_cycles(device: Device, dst: Operand) -> Cycles:
+    """Of filling a tile that only some numbers are put into."""
+    return move_cycles(device, dst.nbytes, descriptors=1)
+
+
+def _each_cycles(device: Device, x: Operand, operations: int) -> Cycles:
+    """Of a loop over numbers, with so many scalar operations for each and one branch."""
+    each = operations * device.scalar_cycles + device.branch_cycles
+    return loop_cycles(device, x.size, each)
 
 
 def _pairs(a: np.ndarray, b: np.ndarray, block: int) -> np.ndarray:
@@ -103,8 +127,8 @@ def outranked(
       block: numbers of one block side by side are compared with each other only; `count` for all.
     """
     _check("wse.outranked", count=count, block=block)
-    number = (first_own + jnp.arange(own.shape[0]))[:, None]
-    other = (first_others + jnp.arange(others.shape[0]))[None]
+    number = _numbers(first_own, own)[:, None]
+    other = _numbers(first_others, others)[None]
     mine, theirs = single(own)[:, None], single(others)[None]
     is_before = (theirs > mine) | ((theirs == mine) & (other < number))
     counts = is_before & (other // block == number // block) & (other < count)
@@ -120,7 +144,7 @@ def _renumbered_cost(
 ) -> Cost:
     """Zeros, and a copy of the part that is there."""
     part = _shared(known(first), dst.size, known(first_of_x), x.size)
-    zeros = move_cycles(device, dst.nbytes, descriptors=1)
+    zeros = _zeros_cycles(device, dst)
     copied = np.where(part > 0, move_cycles(device, FLOAT32_BYTES * part), 0)
     moved = {
         "sram_read": FLOAT32_BYTES * part,
@@ -146,7 +170,7 @@ def renumbered(dst: Sram, x: Sram, first: KnownInt, first_of_x: KnownInt) -> Sra
       x: float32 `[m]`, numbers from `first_of_x` on.
       first, first_of_x: known.
     """
-    place = first + jnp.arange(dst.shape[0]) - first_of_x
+    place = _numbers(first, dst) - first_of_x
     is_there = (place >= 0) & (place < x.shape[0])
     found = jnp.take(single(x), jnp.clip(place, 0, x.shape[0] - 1))
     return jnp.where(is_there, found, 0).astype(dst.dtype)
@@ -163,10 +187,8 @@ def _best_sums_cost(
     block: int,
 ) -> Cost:
     """Zeros; for each number a compare, a branch, the address of its block's sum and an add."""
-    zeros = move_cycles(device, dst.nbytes, descriptors=1)
-    each = 3 * device.scalar_cycles + device.branch_cycles
     moved = {"sram_read": x.nbytes + rank.nbytes, "sram_write": dst.nbytes}
-    cycles = zeros + loop_cycles(device, x.size, each)
+    cycles = _zeros_cycles(device, dst) + _each_cycles(device, x, operations=3)
     return on_datapath(cycles, 2 * x.size, moved_bytes=moved)
 
 
@@ -190,7 +212,7 @@ def best_sums(
       block: numbers in a block.
     """
     _check("wse.best_sums", best=best, block=block)
-    of_block = (first + jnp.arange(x.shape[0])) // block
+    of_block = _numbers(first, x) // block
     blocks = jnp.arange(dst.shape[0])[:, None]
     counts = (of_block[None] == blocks) & (single(rank)[None] < best)
     return jnp.where(counts, single(x)[None], 0).sum(1).astype(dst.dtype)
@@ -207,12 +229,12 @@ def _of_best_blocks_cost(
     block: int,
 ) -> Cost:
     """For each number the address of its block's rank, a compare, a branch and a move."""
-    each = 3 * device.scalar_cycles + device.branch_cycles
     moved = {
         "sram_read": x.nbytes + FLOAT32_BYTES * x.size,
         "sram_write": dst.nbytes,
     }
-    return on_datapath(loop_cycles(device, x.size, each), x.size, moved_bytes=moved)
+    cycles = _each_cycles(device, x, operations=3)
+    return on_datapath(cycles, x.size, moved_bytes=moved)
 
 
 @instruction(
@@ -234,7 +256,7 @@ def of_best_blocks(
       block: numbers in a block.
     """
     _check("wse.of_best_blocks", best=best, block=block)
-    of_block = (first + jnp.arange(x.shape[0])) // block
+    of_block = _numbers(first, x) // block
     last = rank.shape[0] - 1
     of_rank = jnp.take(single(rank), jnp.clip(of_block, 0, last))
     return jnp.where(of_rank < best, single(x), -jnp.inf).astype(dst.dtype)
@@ -250,10 +272,8 @@ def _listed_cost(
     count: int,
 ) -> Cost:
     """Zeros; for each number a compare, a branch, an address, a conversion and two moves."""
-    zeros = move_cycles(device, dst.nbytes, descriptors=1)
-    each = 5 * device.scalar_cycles + device.branch_cycles
     moved = {"sram_read": x.nbytes + rank.nbytes, "sram_write": dst.nbytes}
-    cycles = zeros + loop_cycles(device, x.size, each)
+    cycles = _zeros_cycles(device, dst) + _each_cycles(device, x, operations=5)
     return on_datapath(cycles, x.size, moved_bytes=moved)
 
 
@@ -274,7 +294,7 @@ def listed(dst: Sram, x: Sram, rank: Sram, first: KnownInt, *, count: int) -> Sr
       count: of all numbers; what lies behind is padding.
     """
     _check("wse.listed", count=count)
-    number = first + jnp.arange(x.shape[0])
+    number = _numbers(first, x)
     places = jnp.arange(dst.shape[1], dtype=jnp.float32)[:, None]
     is_it = (single(rank)[None] == places) & (number < count)[None]
     which = jnp.where(is_it, number[None], 0).sum(1)

@@ -6,29 +6,23 @@ number: of 300 rows in tiles of 128, three at once, there is one block of three 
 has 84 rows that nobody reads.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
 
 from jax import lax
 
 from emu.annotations import KnownInt
-from emu.boxes import ds
 from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
-from emu.trainium.isa import tensor_copy, tensor_tensor
-from emu.trainium.spaces import Hbm, Psum, Sbuf
+from emu.trainium.spaces import Hbm, Sbuf
 from kernels.moe.mesh.form import MoeForm
-from kernels.trainium.gemm.matmul import project
-from kernels.trainium.gemm.operands import Operand, token_count
 from kernels.trainium.layer.mlp import UpWeights, gated
-from kernels.trainium.layer.norm import in_every_row, transposed_into
-from kernels.trainium.tiles import index, largest_divisor, part
+from kernels.trainium.layer.norm import transposed_into
+from kernels.trainium.stages.linear import linear
+from kernels.trainium.tiles import index, largest_divisor
 
 LoadTile: TypeAlias = Callable[[KnownInt], Sbuf]
 """A tile of an expert's rows by its number: SBUF `[tile rows, hidden padded]`."""
-
-
-_Both: TypeAlias = tuple[Sbuf, Sbuf]
 
 
 class ExpertWeights(NamedTuple):
@@ -99,7 +93,7 @@ def _block(
 
     h = loop(turned, h, count)
     features = gated(h, weights.up, form.mixture.gate, dtype=form.dtype)
-    y = down(features, weights.down, weights.down_bias, form, rows=rows)
+    y = linear(features, weights.down, weights.down_bias, rows=rows, dtype=form.dtype)
 
     def store(out: Hbm, tile: KnownInt) -> Hbm:
         return _stored(out, first + tile, index(y, tile, 1))
@@ -112,50 +106,6 @@ def _stored(out: Hbm, place: KnownInt, y: Sbuf) -> Hbm:
     if out.shape[-1] == y.shape[-1]:
         return dma_store.at[place](out, y)
     return dma_store.at[place, :, : y.shape[-1]](out, y)
-
-
-def down(
-    features: Operand, matrix: Hbm, bias: Hbm | None, form: MoeForm, *, rows: int
-) -> Sbuf:
-    """The down projection: SBUF `[rows, tiles, hidden padded]` from features on partitions.
-
-    Args:
-      features: SBUF `[ffn tile, ffn tiles, tokens]`.
-      matrix: packed.
-      bias: HBM `[1, hidden padded]`, or None.
-      form: sizes.
-      rows: of a tile.
-    """
-    tiles = token_count(features) // rows
-    out = sbuf(rows, tiles, form.hidden_padded, dtype=form.dtype)
-    if bias is None:
-
-        def copy(out: Sbuf, block: KnownInt, sums: Sequence[Psum]) -> Sbuf:
-            for number, bank in enumerate(sums):
-                out = tensor_copy.at[_columns(block, number, bank)](out, bank)
-            return out
-
-        return project(features, matrix, out, copy, rows=rows)
-
-    def add(both: _Both, block: KnownInt, sums: Sequence[Psum]) -> _Both:
-        out, added = both
-        for number, bank in enumerate(sums):
-            columns = bank.shape[1]
-            own = part(added, block * columns, columns, axis=2)[:, 0]
-            at = _columns(block, number, bank)
-            out = tensor_tensor.at[at](out, bank, own, op="add")
-        return out, added
-
-    # Beside the result, so that each block of columns is given its own part of the bias.
-    added = in_every_row(bias, rows)[:, None]
-    out, _ = project(features, matrix, (out, added), add, rows=rows)
-    return out
-
-
-def _columns(block: KnownInt, tile: int, bank: Psum) -> tuple[Any, ...]:
-    """Where a block of columns of a tile of rows stands in `[rows, tiles, columns]`."""
-    columns = bank.shape[1]
-    return slice(None), tile, ds(block * columns, columns)
 
 
 def shared(h: Hbm, weights: ExpertWeights, form: MoeForm) -> Hbm:
@@ -182,7 +132,9 @@ def shared(h: Hbm, weights: ExpertWeights, form: MoeForm) -> Hbm:
 
         turned = loop(load, turned, at_once)
         features = gated(turned, weights.up, form.mixture.gate, dtype=form.dtype)
-        y = down(features, weights.down, weights.down_bias, form, rows=form.rows)
+        y = linear(
+            features, weights.down, weights.down_bias, rows=form.rows, dtype=form.dtype
+        )
 
         def store(out: Hbm, tile: KnownInt) -> Hbm:
             return _stored(out, number * at_once + tile, index(y, tile, 1))
@@ -198,4 +150,4 @@ def _tiles_at_once(form: MoeForm) -> int:
     return largest_divisor(form.tiles, form.tiles_at_once)
 
 
-__all__ = ["ExpertWeights", "LoadTile", "down", "expert", "shared"]
+__all__ = ["ExpertWeights", "LoadTile", "expert", "shared"]

@@ -25,7 +25,7 @@ from kernels.trainium.layer.gate import Gate
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
     PARTITIONS,
-    largest_divisor,
+    bank_columns,
     split,
     split_for,
 )
@@ -177,8 +177,7 @@ class MoeForm:
     @property
     def hidden_columns(self) -> int:
         """Output columns of a PSUM tile where the hidden dimension is the output."""
-        count, size = self.hidden_tiles
-        return size * largest_divisor(count, BANK_COLUMNS // size)
+        return bank_columns(self.hidden_tiles)
 
     @property
     def part(self) -> int:

@@ -12,6 +12,7 @@ from kernels.trainium.tiles import (
     BANKS,
     CHUNK_BYTES,
     PARTITIONS,
+    bank_columns,
     largest_divisor,
     split,
     split_for,
@@ -94,9 +95,7 @@ class LayerTiling:
     @property
     def hidden_columns(self) -> int:
         """Output columns per PSUM tile where the hidden dimension is the output."""
-        count, size = self.hidden_tiles
-        # Equal column blocks of whole contraction tiles: 16 tiles of 128 are 4 blocks of 512.
-        return size * largest_divisor(count, BANK_COLUMNS // size)
+        return bank_columns(self.hidden_tiles)
 
     @property
     def qkv_columns(self) -> int:

@@ -89,7 +89,9 @@ def grouped_projections(
     def of_block(given: tuple[Hbm, Hbm, Hbm]) -> GroupedOperands:
         own, own_cos, own_sin = given
         h = normalised_hidden(own, weights.norm, tiling)
-        fused = linear(h, weights.matrix, weights.bias, rows=tiling.rows, tiling=tiling)
+        fused = linear(
+            h, weights.matrix, weights.bias, rows=tiling.rows, dtype=tiling.dtype
+        )
 
         def of_tile(given: tuple[KnownInt, Hbm, Hbm]) -> GroupedOperands:
             number, own_cos, own_sin = given

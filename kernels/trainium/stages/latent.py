@@ -137,7 +137,7 @@ def latent_projections(
     def project_down(given: tuple[Hbm, Hbm, Hbm]) -> tuple[Hbm, tuple[Hbm, Hbm] | None]:
         own, own_cos, own_sin = given
         h = normalised_hidden(own, weights.norm, tiling)
-        made = linear(h, weights.down, None, rows=tiling.rows, tiling=tiling)
+        made = linear(h, weights.down, None, rows=tiling.rows, dtype=tiling.dtype)
         # Without a latent of their own, queries contract what is here already.
         queries = None
         if form.query_rank is None:
@@ -182,7 +182,7 @@ def _queries(
 ) -> tuple[Hbm, Hbm]:
     """A block's queries: HBM `[tiles, heads, features, rows]`, plain and turned."""
     tiling = form.tiling
-    made = linear(h, weights.queries, None, rows=tiling.rows, tiling=tiling)
+    made = linear(h, weights.queries, None, rows=tiling.rows, dtype=tiling.dtype)
     middle = form.heads * form.plain
     end = middle + form.heads * form.turned
 

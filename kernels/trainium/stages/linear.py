@@ -6,7 +6,7 @@ from typing import TypeAlias
 import jax.numpy as jnp
 from jax import lax
 
-from emu.annotations import KnownInt
+from emu.annotations import DType, KnownInt
 from emu.boxes import ds
 from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_load_tiles, dma_store, hbm, sbuf
@@ -77,7 +77,7 @@ def normalised(
 
 
 def linear(
-    h: Operand, matrix: Hbm, bias: Hbm | None, *, rows: int, tiling: StageTiling
+    h: Operand, matrix: Hbm, bias: Hbm | None, *, rows: int, dtype: DType
 ) -> Sbuf:
     """`h · matrix + bias`, tokens on partitions.
 
@@ -86,13 +86,13 @@ def linear(
       matrix: HBM, packed `[blocks, chunks, contraction tile, depth, columns]`.
       bias: HBM float32 `[1, blocks · columns]`, or None.
       rows: tokens of a tile.
-      tiling: sizes.
+      dtype: of the result.
 
     Returns:
       SBUF `[rows, tiles, blocks · columns]`.
     """
     blocks, _, _, _, columns = matrix.shape
-    out = sbuf(rows, token_count(h) // rows, blocks * columns, dtype=tiling.dtype)
+    out = sbuf(rows, token_count(h) // rows, blocks * columns, dtype=dtype)
     if bias is None:
 
         def copy(out: Sbuf, block: KnownInt, sums: Sequence[Psum]) -> Sbuf:
@@ -152,7 +152,7 @@ def plus_product(
     def product(given: tuple[KnownInt, Hbm]) -> Hbm:
         number, own = given
         h = features(number, own)
-        made = stored(linear(h, matrix, None, rows=tiling.rows, tiling=tiling))
+        made = stored(linear(h, matrix, None, rows=tiling.rows, dtype=tiling.dtype))
         if core_axis is None:
             return made
         total = hbm(*made.shape, dtype=tiling.dtype)

@@ -8,6 +8,7 @@ from kernels.trainium.layer.tiling import tile_tokens
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
     PARTITIONS,
+    bank_columns,
     largest_divisor,
     split,
     split_for,
@@ -67,8 +68,7 @@ class StageTiling:
     @property
     def hidden_columns(self) -> int:
         """Output columns of a PSUM tile where the hidden dimension is the output."""
-        count, size = self.hidden_tiles
-        return size * largest_divisor(count, BANK_COLUMNS // size)
+        return bank_columns(self.hidden_tiles)
 
 
 def stage_tiling(

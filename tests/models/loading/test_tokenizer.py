@@ -180,7 +180,7 @@ def test_smollm2_knows_the_capital_of_france() -> None:
 @pytest.mark.smollm2
 @pytest.mark.skipif(GEMMA3.cached is None, reason="Gemma 3 is not in the cache")
 def test_gemma3_goes_on_with_a_story() -> None:
-    """Its start token is added, and greedy tokens make sentences."""
+    """Its start token is added; greedy tokens are those of transformers 5's model of this file."""
     loaded = load("gemma3")
     tokenizer = loaded.tokenizer
     ids = tokenizer.encode("Once upon a time, there was a little")
