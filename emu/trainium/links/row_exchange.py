@@ -10,6 +10,8 @@ goes to another rank and none waits for what another brings; transfers share lin
 every core writes its rows to all others in one step, as the runtime's mesh algorithm does.
 """
 
+import dataclasses
+import math
 from collections.abc import Mapping
 
 import jax
@@ -50,6 +52,9 @@ def _data_s(device: Device, moved_bytes: np.ndarray) -> np.ndarray:
 # --- between chips ---
 
 
+NAME = "trn.chip_all_to_all_rows"
+
+
 def _row_bytes(buffer: Operand) -> int:
     return buffer.nbytes // buffer.shape[0]
 
@@ -61,60 +66,97 @@ def _check_rows(name: str, what: str, rows: np.ndarray, most: int) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Exchange:
     """What every pair of ranks exchanges, and how long that takes.
 
     Attributes:
       sent_bytes: from each core to each rank along the axis, int64 `[*mesh, ranks]`.
+      is_own: whether that rank is the core's own, likewise.
       busy_s: of each of those transfers, 0 where nothing is sent.
       hops: links on the way of each, as `sent_bytes`.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        dst: Operand,
-        src: Operand,
-        rows: Operand,
-        place: Operand,
-        axis: str,
-        chips: tuple[str, ...],
-        sizes: tuple[int, ...],
-    ) -> None:
-        name = "trn.chip_all_to_all_rows"
-        if dst.shape[1:] != src.shape[1:] or dst.dtype != src.dtype:
-            raise LimitExceeded(
-                f"{name}: destination is {dst.dtype}{list(dst.shape)}, its rows must be the "
-                f"source's, {src.dtype}{list(src.shape)}"
-            )
-        at = chips.index(axis)
-        ranks = sizes[at]
-        if rows.shape != (ranks,):
-            raise LimitExceeded(
-                f"{name}: rows is {list(rows.shape)}, must be [{ranks}], one number for each rank"
-            )
-        known, here = rows.known, place.known
-        mesh = np.broadcast_shapes(known.shape[:-1], here.shape)
-        known = np.broadcast_to(known, (*mesh, ranks)).astype(np.int64)
-        _check_rows(name, "what a rank sends", known.sum(-1), src.shape[0])
-        self.sent_bytes = known * _row_bytes(src)
-        number = int(np.prod(sizes))
-        of_chip = of_running_cores(device, self.sent_bytes, here)
-        load = np.zeros((number, ranks))
-        load[here.ravel()] = of_chip.reshape(-1, ranks)
-        # Each rank's peers: those whose places differ from its own along the axis only.
-        places = np.arange(number).reshape(sizes)
-        lines = np.moveaxis(places, at, -1)
-        peers = np.broadcast_to(lines[..., None, :], (*lines.shape, ranks))
-        target = np.moveaxis(peers, -2, at).reshape(number, ranks)
-        source = np.broadcast_to(np.arange(number)[:, None], target.shape)
-        load = np.where(source == target, 0.0, load)
-        busy, hops = _ways(device, sizes, source, target, load)
-        here = np.broadcast_to(here, mesh)
-        sends = self.sent_bytes > 0
-        self.busy_s = busy[here] * sends
-        self.hops = hops[here] * sends
-        self.own = np.arange(ranks) == np.indices(sizes)[at].ravel()[here][..., None]
+    sent_bytes: np.ndarray
+    is_own: np.ndarray
+    busy_s: np.ndarray
+    hops: np.ndarray
+
+
+def _exchange(
+    device: Device,
+    dst: Operand,
+    src: Operand,
+    rows: Operand,
+    place: Operand,
+    *,
+    axis: str,
+    chips: tuple[str, ...],
+    sizes: tuple[int, ...],
+) -> _Exchange:
+    """The exchange of known `rows`; see `chip_all_to_all_rows` for the arguments.
+
+    Raises:
+      LimitExceeded: shapes that do not fit, or more rows than there are.
+    """
+    at = chips.index(axis)
+    ranks = sizes[at]
+    _check_shapes(dst, src, rows, ranks)
+    mesh = np.broadcast_shapes(rows.known.shape[:-1], place.known.shape)
+    known = np.broadcast_to(rows.known, (*mesh, ranks)).astype(np.int64)
+    _check_rows(NAME, "what a rank sends", known.sum(-1), src.shape[0])
+    sent_bytes = known * _row_bytes(src)
+
+    # Of all cores of a chip: they share its links.
+    load = np.zeros((math.prod(sizes), ranks))
+    of_chip = of_running_cores(device, sent_bytes, place.known)
+    load[place.known.ravel()] = of_chip.reshape(-1, ranks)
+    source, target = _peers(sizes, at)
+    load = np.where(source == target, 0.0, load)
+    busy, hops = _ways(device, sizes, source, target, load)
+
+    here = np.broadcast_to(place.known, mesh)
+    along = np.indices(sizes)[at].ravel()[here]
+    sends = sent_bytes > 0
+    return _Exchange(
+        sent_bytes=sent_bytes,
+        is_own=np.arange(ranks) == along[..., None],
+        busy_s=busy[here] * sends,
+        hops=hops[here] * sends,
+    )
+
+
+def _check_shapes(dst: Operand, src: Operand, rows: Operand, ranks: int) -> None:
+    if dst.shape[1:] != src.shape[1:] or dst.dtype != src.dtype:
+        raise LimitExceeded(
+            f"{NAME}: destination is {dst.dtype}{list(dst.shape)}, its rows must be the source's, "
+            f"{src.dtype}{list(src.shape)}"
+        )
+    if rows.shape != (ranks,):
+        raise LimitExceeded(
+            f"{NAME}: rows is {list(rows.shape)}, must be [{ranks}], one number for each rank"
+        )
+
+
+def _peers(sizes: tuple[int, ...], at: int) -> tuple[np.ndarray, np.ndarray]:
+    """Places of every rank and of its peers, which differ from its own along one axis only.
+
+    Example: of 2 x 3 ranks, 0 1 2 and 3 4 5, the peers of rank 4 along the last axis are 3, 4, 5.
+
+    Args:
+      sizes: of the mesh axes over chips.
+      at: which of them.
+
+    Returns:
+      int `[ranks, peers]` each.
+    """
+    places = np.arange(math.prod(sizes)).reshape(sizes)
+    lines = np.moveaxis(places, at, -1)
+    # Of every rank of a line the whole line.
+    of_line = np.broadcast_to(lines[..., None, :], (*lines.shape, sizes[at]))
+    target = np.moveaxis(of_line, -2, at).reshape(-1, sizes[at])
+    source = np.broadcast_to(places.reshape(-1, 1), target.shape)
+    return source, target
 
 
 def _ways(
@@ -158,9 +200,9 @@ def _chip_rows_cost(
     chips: tuple[str, ...],
     sizes: tuple[int, ...],
 ) -> Cost:
-    what = _Exchange(device, dst, src, rows, place, axis, chips, sizes)
+    what = _exchange(device, dst, src, rows, place, axis=axis, chips=chips, sizes=sizes)
     moved = what.sent_bytes.sum(-1)
-    linked = np.where(what.own, 0, what.sent_bytes).sum(-1)
+    linked = np.where(what.is_own, 0, what.sent_bytes).sum(-1)
     # Reads and writes through DMA engines and HBM, those of a rank's own rows too.
     data_s = _data_s(device, moved)
     link_s = what.busy_s.max(-1)
@@ -198,7 +240,7 @@ def _chip_rows_arrival(
 
     A transfer begins when its sender could start and its receiver's buffer is idle.
     """
-    what = _Exchange(device, dst, src, rows, place, axis, chips, sizes)
+    what = _exchange(device, dst, src, rows, place, axis=axis, chips=chips, sizes=sizes)
     at = list(mesh).index(axis)
     grid = crossing.start_ticks.shape
     # Senders' axis first, receivers' last: `[from, *others, to]`.
@@ -220,7 +262,7 @@ def _chip_rows_arrival(
 
 
 @instruction(
-    "trn.chip_all_to_all_rows",
+    NAME,
     cost=_chip_rows_cost,
     reads=("hbm", "counts", "hbm", "count"),
     writes="hbm",
