@@ -1,4 +1,9 @@
-"""Weights of experts and routers from a model's arrays to every PE's tiles."""
+"""Weights of experts and routers from a model's arrays to every PE's tiles.
+
+A PE has a slice of every expert, behind one another: its rows' part of the residual stream by its
+columns' part of the hidden vector. Of 9 experts of 22 x 10 numbers on 4 x 5 PEs a PE holds 9 slices
+of 6 x 2 of gate, as many of up, and 9 of 2 x 6 of down; of 24 = 4 x 6 rows the last two are zeros.
+"""
 
 from collections.abc import Collection, Mapping
 
@@ -29,15 +34,16 @@ def expert_tiles(
     of_width, of_depth = _shared_as_experts(layers, layout)
     halves = []
     for name in ("gate", "up"):
-        # layers, tiles, rows, depth, cols, width
         by_pe = deal(deal(of_width[name], 3, *cols), 2, *rows)
-        halves.append(np.transpose(by_pe, (0, 2, 4, 1, 3, 5)))
-    # layers, tiles, cols, width, rows, depth
-    down = deal(deal(of_depth, 3, *rows), 2, *cols)
+        layer, tile, row, depth, col, width = range(6)
+        halves.append(np.transpose(by_pe, (layer, row, col, tile, depth, width)))
+    by_pe = deal(deal(of_depth, 3, *rows), 2, *cols)
+    layer, tile, col, width, row, depth = range(6)
+    down = np.transpose(by_pe, (layer, row, col, tile, width, depth))
     tiles = {
         "router": _router(layers["router"], layout),
         "experts_gate_up": np.concatenate(halves, axis=-1),
-        "experts_down": np.transpose(down, (0, 4, 2, 1, 3, 5)),
+        "experts_down": down,
     }
     for name in ("router_bias", "selection_bias"):
         if name in names:
@@ -99,8 +105,8 @@ def _gate_up_bias(layers: Mapping[str, Array], layout: ExpertMap) -> Tiles:
         bias = _padded(layers[f"expert_{name}_bias"], layout)
         by_col = deal(bias, 2, region.cols, layout.width)
         parts = deal(by_col, 3, layout.pieces, layout.share)
-        # layers, pieces, cols, tiles, share
-        halves.append(np.transpose(parts, (0, 3, 2, 1, 4)))
+        layer, tile, col, piece, share = range(5)
+        halves.append(np.transpose(parts, (layer, piece, col, tile, share)))
     by_piece = np.concatenate(halves, axis=-1)
     # Row r of a band does part r, which is piece r % pieces of an expert.
     piece = np.arange(region.rows) % layout.band % layout.pieces

@@ -1,8 +1,12 @@
 """Weights and cache of latent attention from a model's arrays to every PE's tiles.
 
 As in `kernels.wse.decode.layout`, every array is brought to its PEs by splitting dimensions in two
-and putting those that count PEs in front; comments list all dimensions. What groups of columns
-share is repeated for each of them, and heads that the last group lacks are zeros.
+and putting those that count PEs in front; dimensions are named before they are transposed. What
+groups of columns share is repeated for each of them, and heads that the last group lacks are zeros.
+
+Example: a projection `[layers, rank, heads * features]` of 6 heads for 2 groups of 2 columns is
+split into `[layers, rank, groups, queries, features]` with 3 queries a group, its rank of 12 into
+`[parts, dims]` of 2 x 6, and 3 heads of 8 features over 12 rows into 2 features of one head a row.
 """
 
 from collections.abc import Mapping
@@ -37,18 +41,16 @@ def latent_weights(layers: Mapping[str, Array], layout: LatentMap) -> dict[str, 
         tiles["query_norm"] = by_column(layers["query_norm"], layout.query_dims, layout)
         tiles["query_up"] = up_tiles(layers["wq_up"], layout)
     # layers, rank, groups, queries, features
-    pair = by_group(layers["wkv_up"], 2, layout)
-    of_keys, of_values = (
-        deal(own, 1, parts, layout.latent_dims)
-        for own in np.split(pair, [form.plain], axis=-1)
-    )
-    # layers, rows, cols, latent dims, features
-    absorb = on_rows(of_keys, layout.plain)
+    keys_and_values = by_group(layers["wkv_up"], 2, layout)
+    of_keys, of_values = np.split(keys_and_values, [form.plain], axis=-1)
+    keys_up = on_rows(deal(of_keys, 1, parts, layout.latent_dims), layout.plain)
+    values_up = on_rows(deal(of_values, 1, parts, layout.latent_dims), layout.values)
     return tiles | {
         "latent_down": np.concatenate([queries_down, keys_down], axis=-1),
         "latent_norm": by_column(layers["latent_norm"], layout.latent_dims, layout),
-        "absorb": np.swapaxes(absorb, 3, 4),
-        "values_up": values_tiles(on_rows(of_values, layout.values), layout),
+        # A query's features are contracted, to become those of a latent.
+        "absorb": np.swapaxes(keys_up, -2, -1),
+        "values_up": values_tiles(values_up, layout),
         "out": out_tiles(layers["wo"], layout),
     }
 
@@ -64,10 +66,12 @@ def by_group(x: Array, axis: int, layout: LatentMap) -> np.ndarray:
 
 def on_rows(x: np.ndarray, share: Share) -> Tiles:
     """`[layers, parts, dims, groups, queries, features]` to `[layers, rows, cols, dims, size]`."""
-    by_head = np.moveaxis(x, (4, 5), (0, 1))
-    by_row = share.dealt(by_head)  # rows, size, layers, parts, dims, groups
+    layer, part, dim, group, query, feature = range(6)
+    by_head = np.transpose(x, (query, feature, layer, part, dim, group))
+    by_row = share.dealt(by_head)
     rows, size, layers, parts, dims, groups = by_row.shape
-    by_pe = np.transpose(by_row, (2, 0, 5, 3, 4, 1))
+    row, of_row, layer, part, dim, group = range(6)
+    by_pe = np.transpose(by_row, (layer, row, group, part, dim, of_row))
     return by_pe.reshape(layers, rows, groups * parts, dims, size)
 
 
@@ -95,9 +99,9 @@ def query_tiles(queries: Array, layout: LatentMap) -> Tiles:
         deal(own, 4, layout.parts, width)
         for own, width in ((plain, layout.plain_dims), (turned, layout.turned_dims))
     ]
-    # layers, rows, depth, groups, queries, parts, plain dims + turned dims
     by_row = deal(np.concatenate(tiles, axis=-1), 1, region.rows, region.depth)
-    by_pe = np.transpose(by_row, (0, 1, 3, 5, 2, 4, 6))
+    layer, row, depth, group, query, part, dim = range(7)
+    by_pe = np.transpose(by_row, (layer, row, group, part, depth, query, dim))
     shape = (len(by_pe), region.rows, region.cols, region.depth, layout.query_dims)
     return by_pe.reshape(shape)
 
@@ -139,9 +143,9 @@ def out_tiles(output: Array, layout: LatentMap) -> Tiles:
     # layers, groups, queries, value_dim, hidden
     by_head = by_group(output, 1, layout)
     by_col = deal(by_head, 3, layout.parts, layout.out_dims)
-    # layers, groups, queries, parts, out dims, rows, depth
     by_row = deal(by_col, 5, region.rows, region.depth)
-    by_pe = np.transpose(by_row, (0, 5, 1, 3, 2, 4, 6))
+    layer, group, query, part, dim, row, depth = range(7)
+    by_pe = np.transpose(by_row, (layer, row, group, part, query, dim, depth))
     return by_pe.reshape(len(by_pe), region.rows, region.cols, -1, region.depth)
 
 
@@ -164,9 +168,10 @@ def latent_cache(
     in_order = np.asarray(turned)[..., layout.turned_order]
     tiles = []
     for own, width in ((latent, layout.latent_dims), (in_order, layout.turned_dims)):
-        # Position p is in slot p // rows of row p % rows: layers, slots, rows, parts, width
+        # Position p is in slot p // rows of row p % rows.
         by_row = deal(deal(own, 2, parts, width), 1, slots, rows)
-        tiles.append(np.transpose(by_row, (0, 2, 3, 4, 1)))
+        layer, slot, row, part, dim = range(5)
+        tiles.append(np.transpose(by_row, (layer, row, part, dim, slot)))
     keys = np.concatenate(tiles, axis=3)
     return {"k": np.tile(keys, (1, 1, layout.groups, 1, 1))}
 
