@@ -55,6 +55,7 @@ from emu.wse.pe.elementwise import (
 )
 from emu.wse.pe.isa import copy, copy_into, fill, rope, sram_tile, vector, vector_scale
 from emu.wse.pe.maps import fmac_map, score_map, value_map
+from emu.wse.pe.narrow import narrow
 from emu.wse.pe.nibbles import widen_nibbles
 from emu.wse.pe.packed import widen_live
 from emu.wse.pe.ranking import (
@@ -98,6 +99,7 @@ __all__ = [
     "lookup",
     "lookup_live",
     "multicast",
+    "narrow",
     "multicast_2d",
     "of_best_blocks",
     "on_silicon",

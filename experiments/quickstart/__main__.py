@@ -163,7 +163,7 @@ def answer(args: argparse.Namespace, output: Output, stages: Stages) -> None:
         wall_s=stages.wall_s,
     )
     if not args.dtype.is_plain:
-        with stages("load", f"bringing weights into {args.dtype.weights.name}"):
+        with stages("load", f"bringing weights into {args.dtype.name}"):
             held = held_weights(model.config, model.weights, args.dtype)
         run.coded = CodedRun(args.dtype, held)
     output.on_interruption(lambda: report.partial(run))
@@ -219,6 +219,7 @@ def execute(
         answer, run.oracle_logits = oracle.generate(
             *(plain, run.prompt_ids, args.tokens, stops),
             held=machine.prefill_precision.activations,
+            cached=machine.precision.cache,
         )
         run.oracle_tokens = [token for token in answer if token not in stops]
     with stages("timeline", "reading the clock") as stage:

@@ -151,18 +151,21 @@ def measure_text(
         logits.append(np.asarray(found))
     wanted = ids[prefilled:]
 
-    def plain(weights: Weights, held: Format | None) -> float:
+    def plain(weights: Weights, held: Format | None, cached: Format | None) -> float:
         given = jax.tree.map(jnp.asarray, weights)
         pattern = pattern_of(attention, config.num_hidden_layers)
         cache = empty_cache(config, 1, len(ids))
-        found = []
-        for part, of_part in ((ids[:prefilled], held), (ids[prefilled:-1], None)):
-            tokens = jnp.asarray([part], jnp.int32)
-            of_all, cache = oracle.jitted_extend(
-                config, given, tokens, cache, pattern, of_part
-            )
-            found.append(np.asarray(of_all[0]))
-        before, behind = found
+        first, rest = (
+            jnp.asarray([part], jnp.int32)
+            for part in (ids[:prefilled], ids[prefilled:-1])
+        )
+        logits, cache = oracle.jitted_extend(config, given, first, cache, pattern, held)
+        before = np.asarray(logits[0])
+        cache = oracle.cache_as_held(cache, cached)
+        logits, _ = oracle.jitted_extend(
+            config, given, rest, cache, pattern, None, cached
+        )
+        behind = np.asarray(logits[0])
         return perplexity(np.concatenate([before[-1:], behind]), wanted)
 
     progress("asking the plain model")
@@ -170,8 +173,8 @@ def measure_text(
         len(ids),
         fed,
         perplexity(np.stack(logits), wanted),
-        plain(run.held, machine.prefill_precision.activations),
-        plain(model.weights, None),
+        plain(run.held, machine.prefill_precision.activations, machine.precision.cache),
+        plain(model.weights, None, None),
     )
 
 

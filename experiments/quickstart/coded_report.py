@@ -14,7 +14,7 @@ from experiments.shared.output import Figures
 from experiments.shared.units import count, duration
 from models.held_bytes import cache_bytes_a_token, weight_bytes
 from models.machines.disaggregated import Clock
-from models.precision import PARTS, precision
+from models.precision import PARTS, Precision, precision
 
 
 def figures(run: Run, coded: CodedRun) -> Figures:
@@ -23,13 +23,14 @@ def figures(run: Run, coded: CodedRun) -> Figures:
     Returns:
       `weights`, `activations`, `cache`, `wide`: what the plan has each in. `prefill`, `decode`:
       what each machine computes with, which has the weights' numbers in any case, and activations
-      in codes only where it has products of such. `wide_tokens`: the plain float32 model's answer
-      without codes. `first_divergence`: the first generated token that differs from it, with its
-      margin over its second, or None. `logit_error`: see `logit_error`. `perplexity`: of a fixed
-      text, see `Perplexity`, and the machines' less float32's. `weights_bytes`,
-      `cache_bytes_a_token`: under the plan, and with all in its wide dtype. `ttft_s`, `tpot_s` (the
-      median's): nominal, under the plan, and in its wide dtype; None where the model does not fit
-      the machines so.
+      in codes only where it has products of such. `handoff`: what the cache is sent in; it is
+      brought into codes as it arrives. `wide_tokens`: the plain float32 model's answer without
+      codes. `first_divergence`, `margin_there`: the first generated token that differs from it,
+      and the margin of its own over the second there; or None. `logit_error`: see
+      `comparison.logit_error`. `perplexity`: of a fixed text, see `Perplexity`, and `difference`,
+      the machines' less float32's. `weights_bytes`, `cache_bytes_a_token`: `held` under the plan,
+      and `wide` with all in its wide dtype. `ttft_s`, `tpot_s`: nominal, of the median token, both
+      likewise; None where the model does not fit the machines so.
     """
     plan, found = coded.plan, coded.perplexity
     at = first_difference(run.logits, coded.wide_logits)
@@ -39,13 +40,14 @@ def figures(run: Run, coded: CodedRun) -> Figures:
         **{part: held.name for part, held in plan.parts.items()},
         "wide": plan.wide,
         "prefill": {
-            "weights": plan.weights.name
-            if prefilled.weights == plan.weights
-            else f"{plan.weights.name}, dequantised to {plan.wide}",
+            "weights": _weights(
+                plan, "" if prefilled.weights == plan.weights else "dequantised to"
+            ),
             "activations": prefilled.activations.name,
         },
+        "handoff": {"cache": plan.wide},
         "decode": {
-            "weights": f"{plan.weights.name}, made {plan.wide} on the PE",
+            "weights": _weights(plan, "on the PE made"),
             "activations": plan.wide,
         },
         "wide_tokens": coded.wide_tokens,
@@ -65,6 +67,12 @@ def figures(run: Run, coded: CodedRun) -> Figures:
         "ttft_s": _times(run.clock, coded.wide, lambda clock: clock.ttft_s("nominal")),
         "tpot_s": _times(run.clock, coded.wide, _median_step_s),
     }
+
+
+def _weights(plan: Precision, made: str) -> str:
+    """What products have weights in: `mxfp8`, or `mxfp8, on the PE made bfloat16`."""
+    name = plan.weights.name
+    return f"{name}, {made} {plan.wide}" if made and plan.weights.is_coded else name
 
 
 def _both(run: Run, coded: CodedRun, bytes_of: Callable[..., int]) -> dict[str, int]:
@@ -100,6 +108,12 @@ def show(data: Figures, console: Console) -> None:
         if computes["activations"] != data["activations"]:
             told += f", not {data['activations']}: it has no such product"
         console.print(told, highlight=False)
+    if data["cache"] != data["handoff"]["cache"]:
+        console.print(
+            f"  hand-off: the cache in {data['handoff']['cache']}, brought into {data['cache']} as "
+            "it arrives",
+            highlight=False,
+        )
     at = data["first_divergence"]
     same = f"the same {len(data['wide_tokens'])} tokens as without codes"
     if at is not None:

@@ -40,7 +40,7 @@ def partial(run: Run) -> str:
 def tokens_equal(run: Run) -> bool:
     """Whether the emulated machines said exactly what the plain float32 model says.
 
-    Under a plan with codes its weights are the numbers that the codes stand for.
+    Under a plan with codes its weights and cache are the numbers that the codes stand for.
     """
     return run.tokens == run.oracle_tokens
 
@@ -210,6 +210,7 @@ def _show_oracle(data: Figures, console: Console) -> None:
     under = ""
     if data["precision"] is not None:
         under = f" with weights in {data['precision']['weights']}"
+        under += f" and a cache in {data['precision']['cache']}"
     if data["attention"] is not None:
         under += f" under {', '.join(data['attention'])}"
     console.print(

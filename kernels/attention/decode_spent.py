@@ -29,6 +29,7 @@ SPENT_ON = (HOPS, PRODUCTS, SCALAR, VECTOR)
 _MODULES = {
     "emu.wse.pe.chosen_map": PRODUCTS,
     "emu.wse.pe.maps": PRODUCTS,
+    "emu.wse.pe.narrow": SCALAR,
     "emu.wse.pe.nibbles": VECTOR,
     "emu.wse.pe.packed": VECTOR,
     "emu.wse.pe.ranking": SCALAR,

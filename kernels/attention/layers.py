@@ -88,6 +88,12 @@ class DecoderVariant:
                 f"{self.reading.name} in a layer with latent attention, must be causal softmax "
                 "attention there; run `kernels.variants.mla` for a variant of latents alone"
             )
+        if layer.held.cache is not None:
+            refuse(
+                f"{self.reading.name} in a layer whose cache is held as {layer.held.cache.name}, "
+                "must be causal softmax attention there; hold the cache in "
+                f"{layer.dtype}"
+            )
         key = layer.heads, layer.kv_heads, layer.head_dim, layer.context
         if key not in self._sized:
             self._sized[key] = _Sized.of(self.reading, self.scale, layer)

@@ -22,6 +22,7 @@ from emu.annotations import DType, PyTree
 from emu.report.bands import Bound
 from emu.wse import WSE3
 from kernels.wse.decode import layout
+from kernels.wse.decode.cache_format import CACHED, is_cached
 from kernels.wse.decode.held import Held
 from kernels.wse.decode.plan import WaferPlan, plan_wafer
 from kernels.wse.decode.token import StepReading, TokenClock, Trace, layer_phase
@@ -37,7 +38,8 @@ from models.precision import Precision, as_precision
 
 LayerCache: TypeAlias = dict[str, jax.Array]
 """`k` `[rows, cols, dims, slots]` and `v` `[rows, cols, slots, dims]` of one layer; of latents,
-which are part of their keys, `k` alone."""
+which are part of their keys, `k` alone; of codes also `k_scale` and `v_scale`
+`[rows, cols, 1, slots]`."""
 
 Cache: TypeAlias = list[LayerCache]
 """Of all layers, in order."""
@@ -61,7 +63,7 @@ class Step(NamedTuple):
 
 
 # Which dimension of one layer's cache, `[rows, cols, ...]`, is the slots.
-SLOT_AXIS = {"k": 3, "v": 2}
+SLOT_AXIS = {"k": 3, "v": 2, "k_scale": 3, "v_scale": 3}
 
 
 class Decoder:
@@ -204,8 +206,13 @@ class Decoder:
         cache: Cache = []
         for layer, kind in enumerate(self.plan.layers):
             own = slice(layer, layer + 1)
-            tiles = layout.cache_tiles(k[own], v[own], kind.map)
-            cache.append({name: self._stored(x[0]) for name, x in tiles.items()})
+            held = kind.map.held.cache
+            if held is None:
+                tiles = layout.cache_tiles(k[own], v[own], kind.map)
+            else:
+                tiles = layout.coded_cache_tiles(k[own], v[own], kind.map, held)
+            dtypes = kind.map.cache_dtypes()
+            cache.append({x: jnp.asarray(y[0], dtypes[x]) for x, y in tiles.items()})
         return cache
 
     def empty_cache(self) -> Cache:
@@ -402,14 +409,15 @@ def held_of(plan: Precision) -> Held:
     """What a layer on the wafer has in codes under a plan.
 
     Raises:
-      ModelError: a cache in codes, which whole models have not.
+      ModelError: a cache in codes that whole models have not.
     """
-    if plan.cache.is_coded:
+    if plan.cache.is_coded and not is_cached(plan.cache):
         raise ModelError(
-            f"decode: a whole model's cache must be in {plan.wide}, got {plan.cache.name}; one "
-            "layer's attention may have it, as in `kernels.attention.decode`"
+            f"decode: a whole model's cache must be in {plan.wide} or one of {', '.join(CACHED)}, "
+            f"got {plan.cache.name}; attention alone may have others, see "
+            "`kernels.attention.decode`"
         )
-    return Held(plan.weights if plan.weights.is_coded else None)
+    return Held(*(x if x.is_coded else None for x in (plan.weights, plan.cache)))
 
 
 __all__ = ["Decoder", "StepReading", "held_of"]

@@ -1,5 +1,6 @@
 """Greedy text from the oracle: one prefill, then one token at a time, both jitted."""
 
+import dataclasses
 import math
 from collections.abc import Collection, Sequence
 
@@ -11,13 +12,14 @@ from numpy.typing import NDArray
 from kernels.formats.formats import Format
 from models.config import ModelConfig
 from models.errors import ModelError
-from models.plain.kv_cache import empty_cache
+from models.plain.held import taken_as
+from models.plain.kv_cache import KVCache, empty_cache
 from models.plain.transformer import Transformer, extend, weights
 
 # Capacities are rounded up to this, so that one compiled step serves many lengths.
 CAPACITY_STEP = 128
 
-jitted_extend = jax.jit(extend, static_argnums=(0, 4, 5))
+jitted_extend = jax.jit(extend, static_argnums=(0, 4, 5, 6))
 
 
 def generate(
@@ -26,6 +28,7 @@ def generate(
     n: int,
     eos_id: int | Collection[int] | None = None,
     held: Format | None = None,
+    cached: Format | None = None,
 ) -> tuple[list[int], NDArray[np.float32]]:
     """Continues a prompt greedily; the lowest token id wins a tie.
 
@@ -36,6 +39,8 @@ def generate(
         eos_id: Stop after this token (or any of these); it is the last one returned.
         held: What products of layers have the prompt's activations in, as a prefill may; those of
             the answer's tokens are float32. None: the prompt's too.
+        cached: What the cache is held in behind the prompt, which sees its keys and values as they
+            are; None: float32.
 
     Returns:
         The generated token ids, and the logits each was chosen from, float32 `[tokens, vocab]`.
@@ -57,13 +62,21 @@ def generate(
     while len(tokens) < n and not (tokens and tokens[-1] in stops):
         logits, cache = jitted_extend(
             *(model.config, canonical, jnp.asarray(pending), cache),
-            *(model.attention, None if tokens else held),
+            *((model.attention, None, cached) if tokens else (model.attention, held)),
         )
+        if not tokens:
+            cache = cache_as_held(cache, cached)
         rows.append(np.asarray(logits[0, -1]))
         tokens.append(int(np.argmax(rows[-1])))
         pending = np.asarray([tokens[-1:]], np.int32)
     shape = (len(rows), model.config.vocab_size)
     return tokens, np.reshape(rows, shape).astype(np.float32)
+
+
+def cache_as_held(cache: KVCache, held: Format | None) -> KVCache:
+    """The cache with what a format makes of each token's key and value of a head."""
+    k, v = taken_as(held, cache.k), taken_as(held, cache.v)
+    return dataclasses.replace(cache, k=k, v=v)
 
 
 def check_ids(config: ModelConfig, ids: Sequence[int], n: int) -> None:

@@ -296,6 +296,7 @@ def extend(
     cache: KVCache,
     attention: Attention = None,
     held: Format | None = None,
+    cached: Format | None = None,
 ) -> tuple[jax.Array, KVCache]:
     """Logits of `tokens` that follow what the cache holds: a whole prompt, or one token.
 
@@ -310,6 +311,8 @@ def extend(
         cache: Keys and values so far.
         attention: As for `forward`.
         held: As for `forward`.
+        cached: What keys and values join the cache in, by token and head, before they are attended
+            to; static under `jit`; None: float32.
 
     Returns:
         Logits float32 `[batch, seq, vocab]`, and the cache with `seq` more positions.
@@ -339,6 +342,7 @@ def extend(
             # Where there is no room, JAX moves the start back, over keys that are in use: `fits`,
             # below, makes NaN of every logit then.
             put = jax.lax.dynamic_update_slice_in_dim
+            k, v = taken_as(cached, k), taken_as(cached, v)
             return put(old_k, k, start, axis=2), put(old_v, v, start, axis=2)
 
         x, keys, values = layer_block(call, kind, layer_weights, x, remember)

@@ -28,7 +28,9 @@ from emu.wse import (
 from emu.wse.spaces import Sram
 from kernels.wse.decode.attention_map import Heads, Span
 from kernels.wse.decode.blocks import Weights, added, projected, rms_norm
+from kernels.wse.decode.cache_format import SCALES
 from kernels.wse.decode.cached import Scaled, add_values
+from kernels.wse.decode.coded_cache import append_coded
 from kernels.wse.decode.folds import fold_terms
 from kernels.wse.decode.hooks import PLAIN, Hooks
 from kernels.wse.decode.mapping import LayerMap
@@ -183,7 +185,7 @@ def viewed(
     Values that are part of their keys are `[value_dims, slots]`.
 
     A cache whose codes have powers of two holds them as `k_powers` and `v_powers`, `[blocks,
-    slots]`.
+    slots]`; one whose codes have float32 scales by `coded_cache.SCALES`, `[1, slots]`.
     """
 
     def view(name: str, axis: int) -> Sram:
@@ -198,9 +200,10 @@ def viewed(
         return keys, lax.slice_in_dim(keys, 0, heads.value_dims, axis=0)
 
     k, v = view("k", 1), view("v", 0)
-    if "k_powers" not in cache:
-        return k, v
-    return Scaled(k, view("k_powers", 1)), Scaled(v, view("v_powers", 1))
+    for of_keys, of_values in (("k_powers", "v_powers"), (SCALES["k"], SCALES["v"])):
+        if of_keys in cache:
+            return Scaled(k, view(of_keys, 1)), Scaled(v, view(of_values, 1))
+    return k, v
 
 
 def normalise_heads(layer: LayerMap, qk: Sram, weight: Sram | None) -> Sram:
@@ -285,10 +288,15 @@ def attention(
         qk = normalise_heads(layer, qk, None)
 
     k = lax.slice_in_dim(qk, queries, queries + 1)
-    k = k.reshape(dims)
     v = lax.slice_in_dim(qkv, queries + 1, queries + 2)
-    v = v.reshape(dims)
-    cache = append(cache, k, v, pos, layer.rows)
+    if layer.held.cache is None:
+        cache = append(cache, k.reshape(dims), v.reshape(dims), pos, layer.rows)
+    else:
+        both = sram_tile(shape=(2, dims), dtype="float32")
+        both = copy_into(both, k, 0, axis=0)
+        both = copy_into(both, v, 1, axis=0)
+        sizes = {"rows": layer.rows, "parts": layer.parts}
+        cache = append_coded(cache, both, pos, layer.held.cache, **sizes)
 
     # As a multiply-add takes it; the cache has rounded the key.
     q = lax.slice_in_dim(qk, 0, queries)

@@ -19,7 +19,7 @@ from jax import lax
 
 from emu import old
 from emu.annotations import KnownInt
-from emu.wse import fill, score_map, sram_tile, value_map, vector_live, widen_live
+from emu.wse import copy, fill, score_map, sram_tile, value_map, vector_live, widen_live
 from emu.wse.pe.packed import is_code
 from emu.wse.spaces import Sram
 from kernels.wse.decode.mapping import share_of
@@ -40,7 +40,8 @@ class Scaled(NamedTuple):
 
     Attributes:
       codes: as the cache has them: keys `[dims, slots]`, values `[slots, dims]`.
-      powers: float8_e8m0fnu `[blocks, slots]`, of `dims / blocks` features each.
+      powers: float8_e8m0fnu `[blocks, slots]`, of `dims / blocks` features each; or float32 scales
+        of any size.
     """
 
     codes: Sram
@@ -94,6 +95,8 @@ def _add_scaled_scores(scores: Sram, k: Scaled, q: Sram, live: KnownInt) -> Sram
 def _powers(x: Scaled, first: int, count: int, live: KnownInt, dtype: str) -> Sram:
     """Powers of a piece of the slots, `[blocks, count]`."""
     powers = lax.slice_in_dim(x.powers, first, first + count, axis=1)
+    if powers.dtype == jnp.float32:
+        return powers
     tile = sram_tile(shape=powers.shape, dtype=dtype)
     return widen_live(tile, powers, live, axis=1)
 
@@ -129,8 +132,11 @@ def _add_scaled_values(out: Sram, v: Scaled, p: Sram, live: KnownInt) -> Sram:
             place = slice(block * size, (block + 1) * size)
             own = lax.slice_in_dim(wide, place.start, place.stop, axis=1)
             power = lax.slice_in_dim(powers, block, block + 1, axis=0)
-            # A power of two takes no bit of a weight.
+            # A power of two takes no bit of a weight; another scale is rounded with it.
             scaled = sram_tile(shape=weights.shape, dtype=p.dtype.name)
+            if power.dtype != weights.dtype:
+                wider = sram_tile(shape=weights.shape, dtype=power.dtype.name)
+                weights = copy(wider, weights)
             scaled = vector_live(scaled, weights, power, of_piece, op="mul")
             out = value_map.at[:, place](out, own, scaled, of_piece)
     return out

@@ -114,9 +114,9 @@ class Demand:
     @property
     def in_words(self) -> str:
         """What all is held in, for an error."""
-        if self.held.weights is None:
-            return self.dtype
-        return f"{self.dtype} with weights in {self.held.weights.name}"
+        parts = {"weights": self.held.weights, "a cache": self.held.cache}
+        told = [f"{x} in {held.name}" for x, held in parts.items() if held is not None]
+        return self.dtype + (f" with {' and '.join(told)}" if told else "")
 
     @property
     def widths(self) -> tuple[int, ...]:

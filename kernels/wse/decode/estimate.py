@@ -16,9 +16,11 @@ from emu.wse.pe.laws import (
 from emu.wse.pe.packed import SCALES, is_code, widen_cycles
 from emu.wse.timeline.wires import wires
 from emu.wse.wavelets import words
+from kernels.formats.formats import Format
 from kernels.wse.decode.attention_map import AttentionMap
 from kernels.wse.decode.cached import piece_slots
 from kernels.wse.decode.coded import matrix_cycles
+from kernels.wse.decode.coded_cache import append_cycles
 from kernels.wse.decode.mapping import (
     HeadMap,
     LayerMap,
@@ -131,17 +133,45 @@ def _sums_of_heads(layer: LayerMap) -> tuple[list[int], list[int], list[int]]:
 def _layer_map_cycles(layer: LayerMap, device: Device) -> float:
     """Of a layer's multiply-adds: inputs, each with a callback, and outputs of each."""
     kind = precision("float32", layer.dtype)
-    maps = _products_of_heads(layer)
-    if layer.form.latent is not None:
-        maps = layer.latent.products(_live(layer))
     cycles = [
         matrix_cycles(tile, layer.held.weights, layer.dtype, device)
         for tile in layer.matrices.values()
     ]
+    maps: list[tuple[int, int]] = []
+    if layer.held.cache is not None:
+        cycles.append(_coded_cache_cycles(layer, layer.held.cache, device))
+    elif layer.form.latent is not None:
+        maps = layer.latent.products(_live(layer))
+    else:
+        maps = _products_of_heads(layer)
     for inputs, outputs in maps:
         each = map_cycles(device, inputs, outputs, kind)
         cycles.append(float(each))
     return sum(cycles)
+
+
+def _coded_cache_cycles(layer: LayerMap, held: Format, device: Device) -> float:
+    """Of products with a cache in codes, of their scales, and of the new token's codes."""
+    live = _live(layer)
+    layout = AttentionMap(
+        batch=1,
+        heads=layer.heads,
+        kv_heads=layer.kv_heads,
+        head_dim=layer.head_dim,
+        value_dim=layer.head_dim,
+        context=layer.context,
+        rows=layer.rows,
+        parts=layer.parts,
+        most_live=live,
+        last_first=0,
+        scale=layer.scale,
+        dtype=layer.dtype,
+        cache_dtype=held.element,
+    )
+    scores = vector_cycles(device, layer.queries * live, SINGLE)
+    exchange = all_reduce_cycles(device, layer.parts, 2)
+    appended = append_cycles(layer.dims, held, device)
+    return _product_cycles(layout, device) + 2 * float(scores) + exchange + appended
 
 
 def _products_of_heads(layer: LayerMap) -> list[tuple[int, int]]:

@@ -26,9 +26,11 @@ class Held:
 
     Attributes:
       weights: of a layer's matrices; None: these are in the region's dtype.
+      cache: of keys and values, see `kernels.wse.decode.coded_cache`; None: likewise.
     """
 
     weights: Format | None = None
+    cache: Format | None = None
 
 
 WIDE = Held()

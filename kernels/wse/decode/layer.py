@@ -118,8 +118,9 @@ def layer_arguments(
     for name, shape in layer.weight_shapes().items():
         weights[name] = struct(specs[name], shape, dtypes[name])
     cache = {}
+    of_cache = layer.cache_dtypes()
     for name, shape in layer.cache_shapes().items():
-        cache[name] = struct(PE, shape, layer.dtype)
+        cache[name] = struct(PE, shape, of_cache[name])
     turn = struct(("col",), (layer.turned_pairs,), "float32")
     residual = struct(("row",), (layer.depth,), "float32")
     temperature = [struct((), (1,), "float32")] * layer.form.has_temperature

@@ -24,6 +24,7 @@ import numpy as np
 from emu.wse.pe.nibbles import pack_nibbles
 from kernels.formats.coding import coded, spread
 from kernels.formats.formats import POWER_OF_TWO, Format
+from kernels.wse.decode.cache_format import SCALES
 from kernels.wse.decode.dealing import Array, Tiles, deal, rows_to_cols
 from kernels.wse.decode.held import scale_of
 from kernels.wse.decode.latent_layout import latent_cache, latent_weights
@@ -265,6 +266,27 @@ def cache_tiles(k: Array, v: Array, layer: LayerMap) -> dict[str, Tiles]:
     }
 
 
+def coded_cache_tiles(
+    k: Array, v: Array, layer: LayerMap, held: Format
+) -> dict[str, Tiles]:
+    """Keys and values, as `cache_tiles` takes them, in codes, with a scale for each head's."""
+    codes, scales = [], []
+    for given in (k, v):
+        # A column of a matrix for each token and head: layers, tokens, kv_heads, head_dim, 1
+        found = coded(np.asarray(given)[..., None], held)
+        assert found.scales is not None
+        codes.append(np.asarray(found.elements)[..., 0])
+        of_features = np.asarray(found.scales)[..., 0]
+        scales.append(np.broadcast_to(of_features, codes[-1].shape))
+    of_keys, of_values = codes
+    tiles = cache_tiles(of_keys, of_values, layer)
+    for name, of_head in zip(SCALES.values(), scales, strict=True):
+        # Dealt as features are, of which a PE's all have the head's.
+        of_slots = _positions_on_rows(of_head, layer)[..., 0]
+        tiles[name] = of_slots[..., None, :]
+    return tiles
+
+
 def _positions_on_rows(x: Array, layer: LayerMap) -> Tiles:
     """`[layers, n, kv_heads, head_dim]` as `[layers, rows, cols, slots, dims]`."""
     array = as_pairs(x, layer, 3)
@@ -292,4 +314,11 @@ def turn_tiles(table: Array, layer: LayerMap) -> Tiles:
     return np.tile(by_part, (1, layer.kv_heads, 1))
 
 
-__all__ = ["cache_tiles", "head_norm", "head_table", "layer_weights", "turn_tiles"]
+__all__ = [
+    "cache_tiles",
+    "coded_cache_tiles",
+    "head_norm",
+    "head_table",
+    "layer_weights",
+    "turn_tiles",
+]

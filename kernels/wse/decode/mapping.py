@@ -20,6 +20,12 @@ from emu.wse.pe.maps import MOST_STRIDE, strides_at_full_width
 from kernels.formats.formats import Format
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
+from kernels.wse.decode.cache_format import (
+    CACHED,
+    cache_dtypes,
+    is_cached,
+    scale_shapes,
+)
 from kernels.wse.decode.form import PLAIN, DecodeForm
 from kernels.wse.decode.held import WIDE, Held, MatrixTile
 from kernels.wse.decode.latent_map import LatentMap
@@ -128,6 +134,20 @@ class LayerMap:
             )
         if self.held.weights is not None:
             self._check_codes(self.held.weights)
+        if self.held.cache is not None:
+            self._check_cache(self.held.cache)
+
+    def _check_cache(self, held: Format) -> None:
+        if not is_cached(held):
+            refuse(
+                f"a layer's cache is held as {held.name}, must be {self.dtype} or one of "
+                f"{', '.join(CACHED)}, with a scale for each token and head"
+            )
+        if self.form.latent is not None:
+            refuse(
+                f"a cache of latents is held as {held.name}, must be {self.dtype}: keys and values "
+                "of heads alone are held in codes"
+            )
 
     def _check_codes(self, held: Format) -> None:
         lacking = {
@@ -348,7 +368,15 @@ class LayerMap:
         shapes: dict[str, Shape] = {"k": (self.dims, self.held_slots)}
         if not self.values_are_keys:
             shapes["v"] = (self.held_slots, self.dims)
+        if self.held.cache is not None:
+            shapes |= scale_shapes(self.held_slots)
         return shapes
+
+    def cache_dtypes(self) -> dict[str, DType]:
+        """Dtype of each."""
+        if self.held.cache is not None:
+            return cache_dtypes(self.held.cache)
+        return dict.fromkeys(self.cache_shapes(), self.dtype)
 
     def weight_bytes(self) -> int:
         """Bytes of weights in one PE."""
@@ -360,8 +388,11 @@ class LayerMap:
 
     def cache_bytes(self) -> int:
         """Bytes of KV cache in one PE."""
-        shapes = self.cache_shapes().values()
-        return self.itemsize * sum(map(math.prod, shapes))
+        dtypes = self.cache_dtypes()
+        return sum(
+            jnp.dtype(dtypes[name]).itemsize * math.prod(shape)
+            for name, shape in self.cache_shapes().items()
+        )
 
     def least_buffer_bytes(self) -> int:
         """Bytes of buffers that are live at once for certain; the program's own peak is higher."""

@@ -123,13 +123,21 @@ def test_a_model_that_does_not_fit_without_codes(run: Any) -> None:
     assert printed.getvalue().count("does not fit") == 2
 
 
-def test_a_cache_in_codes_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cache_that_decode_has_not_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.run(
-            "quickstart", quickstart.options, quickstart.main, ["--dtype", "cache=fp8"]
+            "quickstart",
+            quickstart.options,
+            quickstart.main,
+            ["--dtype", "cache=mxfp8"],
         )
     assert ended.value.code == 2
-    assert "cache must be in bfloat16, got fp8" in capsys.readouterr().err
+    assert (
+        "cache must be in bfloat16 or one of fp8, int8, got mxfp8"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow

@@ -7,15 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from emu import Quantity
+from emu import EmulationError, Quantity
 from emu.wse import WSE3
 from kernels.formats.coding import as_held
 from kernels.formats.formats import FORMATS
+from kernels.variants import sliding_window
 from models.errors import ModelError
 from models.machines.decode import Decoder
 from models.plain.held import held_weights
 from models.plain.kv_cache import empty_cache
-from models.plain.oracle import jitted_extend
+from models.plain.oracle import cache_as_held, jitted_extend
 from models.plain.weights import random_weights
 from models.precision import precision
 from tests.models.machines.test_prefill import LLAMA
@@ -24,7 +25,7 @@ MODEL = dataclasses.replace(
     LLAMA, hidden_size=64, intermediate_size=96, num_hidden_layers=2, vocab_size=64
 )
 WEIGHTS = random_weights(MODEL, 0)
-CONTEXT = 6
+PROMPT, CONTEXT = 3, 6
 CODED = [name for name, held in FORMATS.items() if held.is_coded]
 # A wafer of few rows, so that blocks of 32 have several numbers in a PE.
 LOW = dataclasses.replace(
@@ -69,6 +70,48 @@ def test_only_products_of_layers_are_in_codes() -> None:
     assert held_weights(MODEL, WEIGHTS, precision("bfloat16")) is WEIGHTS
 
 
-def test_a_cache_in_codes_is_refused_by_name() -> None:
-    with pytest.raises(ModelError, match="cache must be in bfloat16, got fp8"):
-        Decoder(MODEL, WEIGHTS, CONTEXT, "cache=fp8")
+@pytest.mark.parametrize("name", ["fp8", pytest.param("int8", marks=pytest.mark.slow)])
+def test_a_cache_in_codes(name: str) -> None:
+    """From a prefilled cache on; a token's own key and value join it in codes too."""
+    plan = precision(f"weights=float32,cache={name}")
+    decoder = Decoder(MODEL, WEIGHTS, CONTEXT, plan, LOW.at())
+    ids = np.random.default_rng(3).integers(0, MODEL.vocab_size, (1, CONTEXT))
+    given = jax.tree.map(jnp.asarray, WEIGHTS)
+    tokens = jnp.asarray(ids, jnp.int32)
+    empty = empty_cache(MODEL, 1, CONTEXT)
+    _, cache = jitted_extend(MODEL, given, tokens[:, :PROMPT], empty)
+    k, v = (np.asarray(x)[:, 0].swapaxes(1, 2) for x in (cache.k, cache.v))
+    held = decoder.cache_from(k[:, :PROMPT], v[:, :PROMPT])
+    cache = cache_as_held(cache, plan.cache)
+    for pos in range(PROMPT, CONTEXT):
+        token = tokens[:, pos : pos + 1]
+        logits, cache = jitted_extend(
+            MODEL, given, token, cache, None, None, plan.cache
+        )
+        _, got, held = decoder.step(ids[0, pos], pos, held)
+        # Float32 sums in another order; a number in the middle between two codes may become either.
+        np.testing.assert_allclose(got, np.asarray(logits)[0, 0], rtol=0, atol=1e-3)
+    found = np.asarray(held[0]["k_scale"])
+    k, v = (np.asarray(x)[:, 0].swapaxes(1, 2) for x in (cache.k, cache.v))
+    # The wafer's codes of the first layer are those that a prefill would leave: layers behind see
+    # sums of another order.
+    for name, wanted in decoder.cache_from(k, v)[0].items():
+        of_both = np.asarray(held[0][name], np.float32), np.asarray(wanted, np.float32)
+        np.testing.assert_allclose(*of_both, rtol=1e-5)
+    assert found.any()
+    # Bytes of the codes, and of a scale for each token's key and value.
+    (kind,) = decoder.plan.kinds
+    layer = kind.map
+    assert kind.bytes["cache"] == 2 * layer.held_slots * (layer.dims + 4)
+
+
+@pytest.mark.parametrize("name", ["mxfp8", "int4"])
+def test_other_caches_are_refused_by_name(name: str) -> None:
+    with pytest.raises(ModelError, match=f"or one of fp8, int8, got {name}"):
+        Decoder(MODEL, WEIGHTS, CONTEXT, f"cache={name}")
+
+
+def test_variants_over_a_cache_in_codes_are_refused_by_name() -> None:
+    window = sliding_window(3)
+    with pytest.raises(EmulationError, match="whose cache is held as fp8"):
+        Decoder(MODEL, WEIGHTS, CONTEXT, "cache=fp8", LOW.at(), attention=window)
