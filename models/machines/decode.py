@@ -275,7 +275,6 @@ class Decoder:
         """Compiles a step ahead of the first one."""
         weights = self._weights
         token = jax.ShapeDtypeStruct((1,), jnp.int32)
-        caches = jax.eval_shape(self.empty_cache)
         turns, given = self._at(0)
         *_, gap = self._gaps
         x = jax.eval_shape(self._embed, weights["embed"], token)
@@ -283,12 +282,21 @@ class Decoder:
         compiled = []
         for kind, (run, own) in enumerate(zip(self._layers, given, strict=True)):
             first = self.plan.of_layers.index(kind)
-            layer = weights["layers"][first], caches[first]
+            layer = weights["layers"][first], self._cache_structs(first)
             at = *turns[self._turned[first]], jnp.int32(0), gap
             compiled.append(run.lower(x, *layer, *at, *own).compile())
         self._layers = compiled
         head = self._head.lower(x, weights["norm"], self._head_table, gap)
         self._head = head.compile()
+
+    def _cache_structs(self, layer: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of a layer's cache on its PEs."""
+        held = self.plan.layers[layer].map
+        dtypes, pes = held.cache_dtypes(), (held.rows, held.cols)
+        return {
+            name: jax.ShapeDtypeStruct((*pes, *shape), jnp.dtype(dtypes[name]))
+            for name, shape in held.cache_shapes().items()
+        }
 
     @property
     def _head_table(self) -> jax.Array:

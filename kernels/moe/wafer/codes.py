@@ -4,15 +4,21 @@ A slice of one of DeepSeek-V3's experts on 552 x 512 PEs is 13 x 8 numbers of ga
 of down; the largest of each is the largest code. Two scales of 4 bytes are 5 % of its 156 bytes.
 """
 
-import ml_dtypes
+import dataclasses
+
 import numpy as np
 
+from kernels.formats.coding import coded
+from kernels.formats.formats import FORMATS, Format
 from kernels.wse.decode.dealing import Tiles
 
-GREATEST = {"int8": 127.0, "float8_e4m3fn": 448.0}
-"""The largest number of each dtype of codes."""
+_WHOLE = (None, None)
+HELD: dict[str, Format] = {
+    held.element: dataclasses.replace(held, block=_WHOLE)
+    for held in (FORMATS["int8"], FORMATS["fp8"])
+}
+"""By dtype of the codes, the format of a PE's slice: all of it shares a scale."""
 
-HELD = tuple(GREATEST)
 MATRICES = ("experts_gate_up", "experts_down")
 
 
@@ -21,28 +27,19 @@ def in_codes(tiles: dict[str, Tiles], held: str) -> dict[str, Tiles]:
 
     Args:
       tiles: of `layout.expert_tiles`.
-      held: dtype of the codes.
+      held: dtype of the codes, one of `HELD`.
 
     Returns:
       `experts_gate_up` and `experts_down` in that dtype, and float32 `[..., tiles]` for each that a
       code is multiplied by.
     """
-    coded = dict(tiles)
+    made = dict(tiles)
     for name in MATRICES:
-        numbers = np.asarray(tiles[name], np.float32)
-        greatest = np.abs(numbers).max((-2, -1))
-        # Of nothing but zeros, any scale will do.
-        scales = np.where(greatest > 0, greatest / GREATEST[held], 1).astype(np.float32)
-        quotients = numbers / scales[..., None, None]
-        if held == "int8":
-            coded[name] = np.rint(quotients).astype(np.int8)
-        else:
-            # Rounding may take the largest past the format's end, where it has no number.
-            most = GREATEST[held]
-            within = np.clip(quotients, -most, most)
-            coded[name] = within.astype(ml_dtypes.float8_e4m3fn)
-        coded[f"{name}_scale"] = scales
-    return coded
+        found = coded(tiles[name], HELD[held])
+        assert found.scales is not None
+        made[name] = np.asarray(found.elements)
+        made[f"{name}_scale"] = np.asarray(found.scales)[..., 0, 0]
+    return made
 
 
-__all__ = ["GREATEST", "HELD", "in_codes"]
+__all__ = ["HELD", "in_codes"]

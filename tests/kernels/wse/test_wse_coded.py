@@ -13,6 +13,7 @@ from emu import Program
 from emu.errors import EmulationError
 from emu.wse import WSE3
 from emu.wse.pe.nibbles import widen_nibbles
+from emu.wse.regions import DoesNotFit
 from kernels.formats.coding import as_held
 from kernels.formats.formats import FORMATS
 from kernels.moe.routing import Routing
@@ -22,6 +23,8 @@ from kernels.wse.decode.coded import coded_gemv, matrix_cycles, scales_codes
 from kernels.wse.decode.form import DecodeForm
 from kernels.wse.decode.held import Held, MatrixTile, scale_of
 from kernels.wse.decode.mapping import LayerMap
+from kernels.wse.decode.plan import plan_wafer
+from models.catalogue import QWEN3_32B
 
 CODED = [held.name for held in FORMATS.values() if held.is_coded]
 WAFER = WSE3.at()
@@ -211,6 +214,22 @@ def test_products_and_their_cycles(name: str, dtype: str, in_order: int) -> None
     assert scales_codes(tile, held, dtype) == (
         (name, dtype, in_order) in (("mxfp8", "bfloat16", 4), ("mxfp4", "bfloat16", 1))
     )
+
+
+def test_a_model_that_one_wafer_holds_in_codes_alone() -> None:
+    """Qwen3-32B: 64 GB in bfloat16, of which a wafer has 40, and 20 in MXFP4."""
+    sizes = QWEN3_32B, 4096, "bfloat16", WAFER
+    with pytest.raises(DoesNotFit, match="in bfloat16 needs at least 66,.* 3 wafers"):
+        plan_wafer(*sizes)
+    plan = plan_wafer(*sizes, held=Held(FORMATS["mxfp4"]))
+    layer, nbytes = plan.layers[0].map, plan.layers[0].bytes
+    assert sum(nbytes.values()) <= WAFER.sram_bytes
+    # Of a PE's weights nearly all are words of four codes and a byte for 32.
+    codes = sum(tile.rows * tile.columns for tile in layer.matrices.values())
+    assert 0.5 * codes < nbytes["weights"] < 0.75 * codes
+    too_wide = "in bfloat16 with weights in fp8_block needs at least"
+    with pytest.raises(DoesNotFit, match=too_wide):
+        plan_wafer(*sizes, held=Held(FORMATS["fp8_block"]))
 
 
 def test_experts_in_codes_of_a_plan_are_refused() -> None:

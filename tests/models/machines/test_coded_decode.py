@@ -82,6 +82,9 @@ def test_a_cache_in_codes(name: str) -> None:
     _, cache = jitted_extend(MODEL, given, tokens[:, :PROMPT], empty)
     k, v = (np.asarray(x)[:, 0].swapaxes(1, 2) for x in (cache.k, cache.v))
     held = decoder.cache_from(k[:, :PROMPT], v[:, :PROMPT])
+    decoder.compile()
+    for empty, whole in zip(decoder.empty_cache()[0].values(), held[0].values()):
+        assert (empty.shape, empty.dtype) == (whole.shape, whole.dtype)
     cache = cache_as_held(cache, plan.cache)
     for pos in range(PROMPT, CONTEXT):
         token = tokens[:, pos : pos + 1]
