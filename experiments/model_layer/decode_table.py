@@ -10,6 +10,7 @@ from rich.table import Table
 from emu.datasheet import BANDS
 from experiments.model_layer.decode import Decoded
 from experiments.shared.units import count, duration
+from kernels.moe.wafer.codes import HELD
 
 KINDS_OF_BYTES = ("weights", "cache", "tables", "buffers", "code")
 HEADING = (
@@ -52,7 +53,15 @@ def show(layers: Sequence[Decoded], console: Console) -> None:
     console.print(table)
     for each in layers:
         if each.refusal:
-            console.print(f"layer {each.decode.layer}: {each.refusal}", highlight=False)
+            told = f"layer {each.decode.layer}: {each.refusal}{_remedy(each)}"
+            console.print(told, highlight=False)
+
+
+def _remedy(each: Decoded) -> str:
+    """What may help a layer with experts, whose weights are nearly all of its bytes."""
+    if not each.held or each.decode.held is not None:
+        return ""
+    return f"; --held {' or '.join(HELD)} halves its experts' bytes"
 
 
 def _cells(each: Decoded) -> Iterator[str]:
