@@ -10,6 +10,7 @@ from models.errors import ModelError
 
 WIDE = ("float32", "bfloat16", "float16")
 PARTS = ("weights", "activations", "cache")
+UNNAMED = "bfloat16"  # what a part has that a plan does not name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Precision:
         for word in FORMATS:
             if precision(word) == self:
                 return word
-        return ",".join(f"{part}={held.name}" for part, held in self.parts.items())
+        named = {part: x.name for part, x in self.parts.items() if x.name != UNNAMED}
+        return ",".join(f"{part}={name}" for part, name in named.items())
 
 
 def precision(words: str) -> Precision:
@@ -82,7 +84,7 @@ def precision(words: str) -> Precision:
             f"precision {words!r}: what is not in codes is all in one dtype, got "
             f"{' and '.join(sorted(wides))}"
         )
-    wide = FORMATS[wides.pop() if wides else "bfloat16"]
+    wide = FORMATS[wides.pop() if wides else UNNAMED]
     return Precision(
         *(named.get(part, wide) for part in PARTS),
         wide=wide.name,

@@ -37,6 +37,10 @@ SMALL = {
     ],
     "models": ["--only", "smollm2-135m"],
     "nki": [f"{NKI}:gated_silu", "--inputs", f"{NKI}:inputs"],
+    "precision": [
+        *("bfloat16", "--model", "tiny", "--tokens", "16", "--cores", "1"),
+        "--no-values",
+    ],
     "quickstart": ["--model", "tiny", "--chips", "1", "--tokens", "1"],
     "ring_precision": ["bfloat16", "--tokens", "16", "--ranks", "1"],
     "ring_scaling": ["schemes", "--tokens", "16", "--ranks", "2"],
