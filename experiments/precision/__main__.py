@@ -13,8 +13,8 @@ from kernels.formats.formats import FORMATS
 from models.config import ModelConfig
 from models.configurations import published, published_models
 from models.errors import ModelError
-from models.loading import smollm2
 from models.loading.load import NAMES, Loaded, load
+from models.loading.packages import SMOLLM2
 from models.machines.precisions import PREFILLED, of_prefill
 from models.precision import Precision, precision
 
@@ -115,7 +115,7 @@ def main(args: argparse.Namespace, output: Output) -> None:
 def _model(name: str | None) -> tuple[ModelConfig, Loaded | None]:
     """Sizes, and weights if there are any to be had."""
     if name is None:
-        name = "tiny" if smollm2.cached() is None else "smollm2"
+        name = "tiny" if SMOLLM2.cached is None else "smollm2"
     if name in published_models():
         return published(name).config, None
     loaded = load(name)
