@@ -38,11 +38,14 @@ class Handoff:
 
 
 def token_bytes(config: ModelConfig, dtype: DType) -> int:
-    """Bytes of one token's keys and values in one layer.
+    """Bytes of one token's keys and values in one layer, or of its latent and its turned key.
 
-    Llama 3.1 8B in bfloat16: 2 (key and value) of 8 heads of 128 of 2 bytes, 4,096.
+    Llama 3.1 8B in bfloat16: 2 (key and value) of 8 heads of 128 of 2 bytes, 4,096. DeepSeek-V3: a
+    latent of 512 features and a turned key of 64, 1,152.
     """
-    return 2 * config.key_value_width * jnp.dtype(dtype).itemsize
+    latent = config.latent
+    features = 2 * config.key_value_width if latent is None else latent.cached_width
+    return features * jnp.dtype(dtype).itemsize
 
 
 def handoff(

@@ -23,7 +23,9 @@ COMPUTED: dict[str, frozenset[str]] = {
             "the activation 'gelu_tanh'",
             "the activation 'clamped_swiglu'",
             "norms of outputs",
+            "attention to latents",
             "query and key norms of kind 'unit'",
+            "query and key norms of kind 'width'",
             "RoPE of a part of each head",
             "layers without RoPE",
             "a temperature of queries",
@@ -38,6 +40,8 @@ COMPUTED: dict[str, frozenset[str]] = {
             "RoPE that differs between layers",
             "experts",
             "heads of features that are no equal parts of at most 128",
+            "latents of features that are no equal parts of at most 128",
+            "keys of more than 128 features that turn or of more that do not",
             "norms of experts' outputs",
             "the activation 'gelu_tanh'",
             "the activation 'clamped_swiglu'",
@@ -98,15 +102,24 @@ def further(config: ModelConfig) -> Iterator[str]:
         yield "a soft-cap of logits"
     if config.embedding_scale != 1:
         yield "a scaled embedding"
-    # The mesh contracts 128 features at once: 256 are two parts, 193 are none.
-    parts = math.ceil(config.head_dim / 128)
-    if config.head_dim % parts:
+    latent = config.latent
+    if not _in_parts(config.head_dim if latent is None else latent.value_width):
         yield "heads of features that are no equal parts of at most 128"
+    if latent is not None:
+        if not all(_in_parts(rank) for rank in (latent.query_rank or 1, latent.rank)):
+            yield "latents of features that are no equal parts of at most 128"
+        if max(latent.plain_width, latent.turned_width) > 128:
+            yield "keys of more than 128 features that turn or of more that do not"
     rotations = {form.attention.rotation for form in config.forms}
     if len(rotations) > 1:
         yield "RoPE that differs between layers"
     for form in dict.fromkeys(config.forms):
         yield from _of_layer(form, config)
+
+
+def _in_parts(features: int) -> bool:
+    """Whether the mesh contracts them, 128 at once: 256 are two equal parts, 193 are none."""
+    return features % math.ceil(features / 128) == 0
 
 
 def _of_layer(form: LayerForm, config: ModelConfig) -> Iterator[str]:

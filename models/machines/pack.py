@@ -16,14 +16,23 @@ from kernels.moe.mesh.form import MoeForm
 from kernels.moe.mesh.mixture import MoeWeights
 from kernels.trainium.gemm.mx_pack import in_quarters, pack_mx
 from kernels.trainium.gemm.operands import Weight
+from kernels.trainium.context.latent import expansion_weights, heads_at_once
 from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.stages.latent import LatentForm
+from kernels.trainium.stages.weights import latent_weights
 from kernels.trainium.tiles import BANK_COLUMNS, pack, split
 from models.config import ModelConfig
 from models.machines.tensor_parallel import FEWEST_LOGITS, Array, Shares, deal
 from models.plain.weights import weights_of_run
 from models.tensors import (
+    ATTENTION_NORM,
     EXPERT_BIASES,
     EXPERTS,
+    LATENT_CACHED,
+    LATENT_NORM,
+    LATENT_PAIR,
+    LATENT_QUERIES,
+    LATENT_QUERY,
     ROUTER,
     ROUTER_BIAS,
     SELECTION_BIAS,
@@ -31,6 +40,7 @@ from models.tensors import (
 )
 
 HEAD_NORMS = ("q_norm", "k_norm")
+LATENT_NORMS = ("query_norm", "latent_norm")
 # As wide as the residual stream.
 HIDDEN_ROWS = ("attn_norm", "attn_output_norm", "mlp_norm", "mlp_output_norm", "bo")
 OF_EXPERTS = frozenset(
@@ -44,7 +54,18 @@ OF_EXPERTS = frozenset(
         *SHARED_EXPERT,
     )
 )
-ON_EVERY_CORE = (*HIDDEN_ROWS, *HEAD_NORMS)
+OF_LATENTS = frozenset(
+    tensor.name
+    for tensor in (
+        ATTENTION_NORM,
+        LATENT_CACHED,
+        LATENT_NORM,
+        LATENT_PAIR,
+        LATENT_QUERY,
+        *LATENT_QUERIES,
+    )
+)
+ON_EVERY_CORE = (*HIDDEN_ROWS, *HEAD_NORMS, *LATENT_NORMS)
 
 
 def pack_weights(
@@ -147,33 +168,48 @@ class Packer:
         }
 
     def layers(self, layers: dict[str, Array]) -> dict[str, Any]:
-        """The weights of layers that have the same, q, k and v side by side in one."""
+        """The weights of layers that have the same."""
+        tiling = self.tiling
+        made: dict[str, Any] = (
+            self.latents(layers) if tiling.latent else self.grouped(layers)
+        )
+        unit = tiling.value_dim
+        wo = self.dealt(layers["wo"], self.shares.heads, axis=-2, unit=unit)
+        rows = tiling.attended_tiles[1]
+        made["wo"] = self.product(wo, rows, tiling.hidden_columns)
+        if "router" in layers:
+            made["mixture"] = self.experts(layers)
+        else:
+            made |= self.mlp(layers)
+        for name in HIDDEN_ROWS:
+            if name in layers:
+                made[name] = self.padded(layers[name])[:, None]
+        return made
+
+    def grouped(self, layers: dict[str, Array]) -> dict[str, Any]:
+        """What q, k and v are made by, side by side in one, and normalised."""
         tiling, shares = self.tiling, self.shares
         head_dim = tiling.head_dim
-        hidden_rows = tiling.hidden_tiles[1]
-        hidden_columns = tiling.hidden_columns
         # What multiplies the residual stream is cut by columns; what returns to it, by rows.
         # A core's columns of q make its own heads, and its rows of `wo` take them up: nothing
         # crosses cores between, and only the sums that return to the residual stream do.
         wq = self.dealt(layers["wq"], shares.heads, unit=head_dim)
         wk = self.dealt(layers["wk"], shares.kv_heads, unit=head_dim)
         wv = self.dealt(layers["wv"], shares.kv_heads, unit=head_dim)
-        wo = self.dealt(layers["wo"], shares.heads, axis=-2, unit=head_dim)
         wqkv = self.xp.concatenate([wq, wk, wv], axis=-1)
         placed: dict[str, Any] = {
-            "wqkv": self.product(wqkv, hidden_rows, tiling.qkv_columns),
-            "wo": self.product(wo, tiling.attended_tiles[1], hidden_columns),
+            "wqkv": self.product(wqkv, tiling.hidden_tiles[1], tiling.qkv_columns),
         }
-        if "router" in layers:
-            placed["mixture"] = self.experts(layers)
-        else:
-            placed |= self.mlp(layers)
-        for name in HIDDEN_ROWS:
-            if name in layers:
-                placed[name] = self.padded(layers[name])[:, None]
-        for name in HEAD_NORMS:
-            if name in layers:
+        held = shares.heads, shares.kv_heads
+        for name, own in zip(HEAD_NORMS, held, strict=True):
+            if name not in layers:
+                continue
+            if tiling.norm_widths is None:
                 placed[name] = jnp.asarray(layers[name], tiling.dtype)[:, None]
+                continue
+            # Over all heads: a core has the weights of its own.
+            dealt = self.dealt(layers[name][:, None], own, unit=head_dim)
+            placed[f"wide_{name}"] = jnp.asarray(dealt)
         if "bq" in layers:
             # As matrices of one row, of which a core has its columns.
             bq = self.dealt(layers["bq"][:, None], shares.heads, unit=head_dim)
@@ -182,6 +218,55 @@ class Packer:
             biases = self.xp.concatenate([bq, bk, bv], axis=-1)
             placed["bqkv"] = jnp.asarray(self.converted(biases))
         return placed
+
+    def latents(self, layers: dict[str, Array]) -> dict[str, Any]:
+        """What queries and latents are made by, and keys and values of these."""
+        assert self.tiling.latent is not None
+        form = LatentForm.of_layer(self.tiling, 1)
+        own = {name: self.converted(layers[name]) for name in OF_LATENTS & set(layers)}
+        made = [
+            self._latent_layer(form, {name: w[layer] for name, w in own.items()})
+            for layer in range(len(own["wkv_down"]))
+        ]
+        return jax.tree.map(lambda *each: jnp.asarray(self.xp.stack(each)), *made)
+
+    def _latent_layer(
+        self, form: LatentForm, layer: dict[str, Array]
+    ) -> dict[str, Array]:
+        """Those of one layer, with an axis of cores where there are several."""
+        xp, latent = self.xp, self.tiling.latent
+        assert latent is not None
+        heads, cores = self.shares.heads, len(self.shares.heads)
+        queries = layer["wq_up" if "wq_up" in layer else "wq"]
+        by_core = self.dealt(queries, heads, unit=latent.plain + latent.turned)
+        if cores > 1:
+            # Side by side again, with the padding of the last cores' heads.
+            by_core = xp.moveaxis(by_core, 0, 1).reshape(len(queries), -1)
+        given = latent_weights(
+            form,
+            norm=layer["attn_norm"],
+            query_down=layer.get("wq_down"),
+            query_norm=layer.get("query_norm"),
+            queries=by_core,
+            key_down=layer["wkv_down"],
+            latent_norm=layer["latent_norm"],
+            xp=xp,
+        )
+        pair = self.dealt(layer["wkv_up"], heads, unit=latent.plain + latent.value_dim)
+        by_head = pair.reshape(*pair.shape[:-1], form.heads, -1)
+        together = heads_at_once(form.heads, latent.value_dim)
+        ends = by_head[..., : latent.plain], by_head[..., latent.plain :]
+        keys_up, values_up = (expansion_weights(w, together, xp) for w in ends)
+        made: dict[str, Any] = {
+            "latents_down": given.down if cores > 1 else given.down[0],
+            "queries_up": given.queries if cores > 1 else given.queries[0],
+            "latent_norm": given.latent_norm,
+            "keys_up": keys_up,
+            "values_up": values_up,
+        }
+        if given.query_norm is not None:
+            made["query_norm"] = given.query_norm
+        return made
 
     def mlp(self, layers: dict[str, Array]) -> dict[str, Weight]:
         """The gated MLP of layers."""

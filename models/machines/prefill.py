@@ -26,6 +26,7 @@ from kernels.trainium.layer.form import Positions
 from kernels.trainium.layer.ring import (
     layer_ring,
 )
+from kernels.trainium.stages.latent import LatentForm
 from models.attention_pattern import Attention, pattern_of
 from models.config import ModelConfig
 from models.family_attention import own_attention
@@ -58,8 +59,9 @@ class PrefillResult:
     Attributes:
       token: the first generated token, the lowest id among the largest logits.
       logits: float32 `[vocabulary]` of the last prompt token.
-      k: `[layers, tokens, kv_heads, head_dim]`, rotated, in the prefill's dtype.
-      v: the same shape.
+      k: `[layers, tokens, kv_heads, head_dim]`, rotated, in the prefill's dtype; of latents, what
+        turns of keys, `[layers, tokens, turned]`.
+      v: the same shape; of latents, these after their norm, `[layers, tokens, rank]`.
       counts: of layers with experts, int `[layers, chips, experts]`: how many of each chip's tokens
         chose each expert; `Prefill.read` takes them. None: no layer has experts.
     """
@@ -241,6 +243,7 @@ class Prefill:
             embedding_scale=self.config.embedding_scale,
             logit_soft_cap=self.config.logit_soft_cap,
             mixture=mixture,
+            latent=self._latent,
         )
         by_chip = (CHIP,)
         program = Program(
@@ -257,6 +260,15 @@ class Prefill:
         )
         self._programs[mixture] = program
         return program
+
+    @property
+    def _latent(self) -> LatentForm | None:
+        """The projections before latent attention; None where no layer has it."""
+        if self.tiling.latent is None:
+            return None
+        # Key tiles are the same for all variants.
+        span = self.rings[0].sides.tiling.span
+        return LatentForm.of_layer(self.tiling, span)
 
     def _given_experts(self, counts: Any = None) -> Mixtures | None:
         if self.experts is None:
@@ -408,18 +420,30 @@ class Prefill:
         return token
 
     def cache(self, k: jax.Array, v: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-        """Keys and values as `[layers, tokens, kv_heads, head_dim]`, padding and copies dropped.
+        """Keys and values as `PrefillResult` has them, padding and copies dropped.
 
         Args:
           k: `[chips, cores, layers, token tiles, kv_heads, head_dim, rows]`.
-          v: `[chips, cores, layers, token tiles, rows, kv_heads · head_dim]`.
+          v: `[chips, cores, layers, token tiles, rows, kv_heads · head_dim]`; of latents, `[chips,
+            cores, layers, key tiles, 1, parts, features of a part, columns]`.
         """
+        if self.tiling.latent is not None:
+            # Every core has all of both.
+            rotary, latents = np.asarray(k)[:, 0, :, :, 0], np.asarray(v)[:, 0, :, :, 0]
+            by_key = latents.transpose(0, 1, 2, 5, 3, 4)
+            return self._by_token(rotary.swapaxes(-2, -1)), self._by_token(by_key)
         head_dim = self.config.head_dim
         by_head = np.asarray(v).reshape(*v.shape[:-1], -1, head_dim)
         # Both to [chips, layers, token tiles, rows, cores, kv_heads, head_dim].
         keys = np.asarray(k).transpose(0, 2, 3, 6, 1, 4, 5)
         values = by_head.transpose(0, 2, 3, 4, 1, 5, 6)
         return self._collected(keys), self._collected(values)
+
+    def _by_token(self, stored: np.ndarray) -> np.ndarray:
+        """Of `[chips, layers, tiles, rows, ...]` each token's features, in the prompt's order."""
+        chips, layers = stored.shape[:2]
+        flat = stored.reshape(chips, layers, self.where.slots, -1)
+        return self.where.collect(flat, axis=1)
 
     def _collected(self, stored: np.ndarray) -> np.ndarray:
         """In the prompt's order, each KV head from one of the cores that hold it."""
@@ -522,8 +546,9 @@ def useful_flops(config: ModelConfig, tokens: int, pairs: int | None = None) -> 
 
     Of a mixture of experts those count that a token chooses, with the router.
 
-    Causal attention has `n (n + 1) / 2` scores a head, each of `head_dim` multiply-adds, twice:
-    once with a key, once with a value. A multiply-add counts 2.
+    Causal attention has `n (n + 1) / 2` scores a head, each of as many multiply-adds as a key has
+    features, and as a value has. A multiply-add counts 2. Keys and values that are made of latents
+    are made once of each token, wherever they are attended to.
 
     Args:
       config: sizes.
@@ -531,18 +556,29 @@ def useful_flops(config: ModelConfig, tokens: int, pairs: int | None = None) -> 
       pairs: of a query and a key that are attended, over all heads and layers; None: the causal
         ones.
     """
-    hidden = config.hidden_size
-    qkv = hidden * (config.query_width + 2 * config.key_value_width)
-    output = config.query_width * hidden
+    hidden, heads = config.hidden_size, config.num_attention_heads
+    qkv = _attention_weights(config)
+    output = heads * config.value_dim * hidden
     layers = config.num_hidden_layers
     mlp = sum(_mlp_weights(form, config) for form in config.forms)
     linear = 2 * (layers * (qkv + output) + mlp) * tokens
     if pairs is None:
-        pairs = layers * config.num_attention_heads * tokens * (tokens + 1) // 2
-    attention = 2 * 2 * pairs * config.head_dim
+        pairs = layers * heads * tokens * (tokens + 1) // 2
+    attention = 2 * pairs * (config.key_dim + config.value_dim)
     logits = 2 * hidden * config.vocab_size
     # Llama 3.1 8B, 4,096 tokens: 61.6 TFLOPs, 4.4 of them of attention.
     return linear + attention + logits
+
+
+def _attention_weights(config: ModelConfig) -> int:
+    """Weights that a token is multiplied by for its queries, keys and values."""
+    hidden, latent = config.hidden_size, config.latent
+    if latent is None:
+        return hidden * (config.query_width + 2 * config.key_value_width)
+    queries, rank = config.latent_query_width, latent.query_rank
+    of_queries = hidden * queries if rank is None else rank * (hidden + queries)
+    of_latents = hidden * latent.cached_width + latent.rank * config.latent_pair_width
+    return of_queries + of_latents
 
 
 def _mlp_weights(form: LayerForm, config: ModelConfig) -> int:

@@ -95,6 +95,7 @@ def prefill_form(form: LayerForm) -> PrefillForm:
     norms: dict[str | None, QueryKeyNorm | None] = {
         None: None,
         "head": "head",
+        "width": "width",
         "unit": "unit",
     }
     return PrefillForm(

@@ -15,11 +15,12 @@ from kernels.moe.mesh.mixture import moe_layer
 from kernels.moe.mesh.places import Order
 from kernels.moe.mesh.work import MoeWork
 from kernels.trainium.layer import head
-from kernels.trainium.layer.form import Positions
+from kernels.trainium.layer.form import Positions, PrefillForm
 from kernels.trainium.layer.layer import attention_half, layer
-from kernels.trainium.layer.qkv import qkv
+from kernels.trainium.layer.qkv import Project, qkv
 from kernels.trainium.layer.ring import Attend, Given, LayerRing
 from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.stages.latent import LatentForm, latent_qkv
 from kernels.trainium.tiles import index
 from models.machines.prefill_experts import Mixtures
 from models.machines.prefill_forms import Choices, LayerRun
@@ -44,6 +45,7 @@ class KernelForm:
       embedding_scale: what the embedding is multiplied by.
       logit_soft_cap: of logits; None: they have none.
       mixture: of its layers with experts; None: none has.
+      latent: of the projections before latent attention; None: no layer has it.
     """
 
     tiling: LayerTiling
@@ -55,6 +57,7 @@ class KernelForm:
     embedding_scale: float = 1.0
     logit_soft_cap: float | None = None
     mixture: MoeForm | None = None
+    latent: LatentForm | None = None
 
 
 def prefill_kernel(
@@ -138,10 +141,7 @@ def _layer_of_run(
     layer_weights, choice, work = one
     own = _own_tables(positions, run.table if choice.table is None else choice.table)
     # Each distinct form and variant is in the program once, whatever the number of layers.
-    projects = [
-        functools.partial(qkv, positions=own, tiling=form.tiling, form=each)
-        for each in run.forms
-    ]
+    projects = [_projecting(each, own, form) for each in run.forms]
     project, attend = _chosen(choice.form, projects), _chosen(choice.ring, attends)
     given = x, layer_weights, project, attend, form.tiling
     if work is None:
@@ -163,6 +163,19 @@ def _layer_of_run(
         core_axis=form.core_axis,
     )
     return mixed.rows, (k, v, mixed.counts)
+
+
+def _projecting(of_layer: PrefillForm, own: Positions, form: KernelForm) -> Project:
+    """A layer's projections to what its attention takes."""
+    axis = form.core_axis
+    if form.latent is not None:
+        return functools.partial(
+            latent_qkv, positions=own, form=form.latent, core_axis=axis
+        )
+    sizes = form.tiling
+    return functools.partial(
+        qkv, positions=own, tiling=sizes, form=of_layer, core_axis=axis
+    )
 
 
 def _own_tables(positions: Positions, number: KnownInt) -> Positions:

@@ -11,11 +11,11 @@ from kernels.tokens.choose import Slots, choose
 from kernels.tokens.placement import PLACEMENTS
 from kernels.trainium.context.sizes import LEAST_COLUMNS, ContextTiling
 from kernels.trainium.layer.ring import LayerScores, attention_tiling
-from kernels.trainium.layer.tiling import LayerTiling, tile_tokens
+from kernels.trainium.layer.tiling import LatentHeads, LayerTiling, tile_tokens
 from models.attention_pattern import Pattern
 from models.config import ModelConfig
 from models.family_attention import with_scale
-from models.machines.tensor_parallel import Shares
+from models.machines.tensor_parallel import PADDING, Shares
 
 
 def layer_tiling(
@@ -34,11 +34,19 @@ def layer_tiling(
     chunks = 2 if placement == "zigzag" else 1
     with_experts = [form.experts is not None for form in config.forms]
     outputs_apart = any(form.has_output_norms for form in config.forms)
+    heads, cores = shares.heads.shape[1], len(shares.heads)
+    # Where all layers have experts no block of tokens holds an MLP's features.
+    widest = 0 if all(with_experts) else ffn
+    latent = latent_heads(config)
+    if latent is not None:
+        # Latents of a token, and what queries are made of the first of them.
+        down = (latent.query_rank or 0) + latent.rank + latent.turned
+        widest = max(widest, down + heads * config.key_dim)
+    wide_norms = any(form.attention.qk_norm == "width" for form in config.forms)
     blocks, tiles, rows = tile_tokens(
         tokens,
         config.hidden_size,
-        # Where all layers have experts no block of tokens holds an MLP's features.
-        0 if all(with_experts) else ffn,
+        widest,
         dtype,
         chunks,
         sbuf_partition_bytes=chip.sbuf_partition_bytes,
@@ -48,18 +56,40 @@ def layer_tiling(
     return LayerTiling(
         hidden=config.hidden_size,
         ffn=ffn,
-        heads=shares.heads.shape[1],
+        heads=heads,
         kv_heads=shares.kv_heads.shape[1],
-        head_dim=config.head_dim,
+        head_dim=config.key_dim,
         eps=config.rms_norm_eps,
         blocks=blocks,
         tiles=tiles,
         rows=rows,
         dtype=dtype,
         chunks=chunks,
-        hidden_parts=len(shares.heads) if any(with_experts) else 1,
+        hidden_parts=cores if any(with_experts) or latent else 1,
+        latent=latent,
+        norm_widths=norm_widths(config, shares) if wide_norms else None,
         elements=elements,
     )
+
+
+def latent_heads(config: ModelConfig) -> LatentHeads | None:
+    """Sizes of a model's heads that are made of latents; None where it has none."""
+    latent = config.latent
+    if latent is None:
+        return None
+    return LatentHeads(
+        latent.query_rank,
+        latent.rank,
+        latent.plain_width,
+        latent.turned_width,
+        latent.value_width,
+    )
+
+
+def norm_widths(config: ModelConfig, shares: Shares) -> tuple[int, int]:
+    """See `LayerTiling.norm_widths`."""
+    held = shares.kv_heads[shares.kv_heads != PADDING].size
+    return config.query_width, held * config.head_dim
 
 
 def scores_of(

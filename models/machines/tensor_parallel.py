@@ -61,7 +61,9 @@ def divide_model(config: ModelConfig, cores: int, columns_together: int = 1) -> 
         heads     [0 1] [2 -] [3 4] [5 -] [6 7] [8 -] [- -] [- -]
         kv_heads  [0]   [0]   [1]   [1]   [2]   [2]   [-]   [-]
     """
-    kv_heads = config.num_key_value_heads
+    # Of latents every query head makes keys and values of its own, whatever a config says.
+    latent = config.latent is not None
+    kv_heads = config.num_attention_heads if latent else config.num_key_value_heads
     group = config.num_attention_heads // kv_heads
     kv_places, queries = _places(kv_heads, group, cores)
     copies = math.ceil(group / queries)

@@ -10,6 +10,7 @@ link instead of 40,960, and costs 33.6 MFLOP at every hop. Heads are dealt out t
 chip, each of which expands latents for its own heads.
 """
 
+from types import ModuleType
 from typing import TypeAlias
 
 import jax.numpy as jnp
@@ -25,10 +26,13 @@ from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import STORES
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
+    PARTITIONS,
+    Array,
     divide,
     index,
     largest_divisor,
     part,
+    split,
 )
 
 PRODUCT_BANKS = 2  # of keys, and as many of values
@@ -46,6 +50,25 @@ def heads_at_once(heads: int, value_dim: int) -> int:
     """
     most = max(1, BANK_COLUMNS // value_dim)
     return largest_divisor(heads, most)
+
+
+def expansion_weights(weights: Array, together: int, xp: ModuleType = jnp) -> Array:
+    """One of both weights of `expand`, as it takes them.
+
+    Args:
+      weights: `[*lead, rank, heads, features]`, of keys or of values.
+      together: G, see `heads_at_once`.
+      xp: numpy, or jax.numpy.
+
+    Returns:
+      `[*lead, heads / G, L, r, G · features]`.
+    """
+    *lead, rank, heads, features = weights.shape
+    # Heads of a group are neighbours, so their columns stand side by side after this reshape alone.
+    groups = heads // together, together * features
+    by_part = weights.reshape(*lead, *split(rank, PARTITIONS), *groups)
+    group, first_part = -2, len(lead)
+    return xp.moveaxis(by_part, group, first_part)
 
 
 def expand(
@@ -200,4 +223,11 @@ def product(left: Sbuf, right: Sbuf, banks: list[Psum], tiling: ContextTiling) -
     return tensor_copy(tile, bank)
 
 
-__all__ = ["banks_of", "expand", "heads_at_once", "load_parts", "product"]
+__all__ = [
+    "banks_of",
+    "expand",
+    "expansion_weights",
+    "heads_at_once",
+    "load_parts",
+    "product",
+]

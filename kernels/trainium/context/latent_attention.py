@@ -4,13 +4,16 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 
 from emu.annotations import PyTree
 from emu.trainium.spaces import Hbm
 from kernels.refusal import refuse
 from kernels.trainium.context import layout
-from kernels.trainium.context.latent import expand, heads_at_once
+from kernels.trainium.context.latent import (
+    expand,
+    expansion_weights,
+    heads_at_once,
+)
 from kernels.trainium.context.latent_program import (
     Features,
     LatentProgram,
@@ -83,17 +86,10 @@ class LatentAttention(LatentProgram):
         """`[*mesh, heads / G, L, r, G · n]` of both."""
         heads = sharing_heads(self.attention)
         together = heads_at_once(heads, self.features.value_dim)
-
-        def by_group(weights: jax.Array) -> jax.Array:
-            *mesh, _, heads, features = weights.shape
-            # Heads of a group are neighbours, so their columns stand side by side after this
-            # reshape alone.
-            groups = heads // together, together * features
-            by_part = weights.reshape(*mesh, *self._parts, *groups)
-            group, first_part = -2, len(mesh)
-            return jnp.moveaxis(by_part, group, first_part)
-
-        return by_group(of_keys), by_group(of_values)
+        return (
+            expansion_weights(of_keys, together),
+            expansion_weights(of_values, together),
+        )
 
 
 __all__ = ["LatentAttention"]

@@ -6,9 +6,9 @@ from typing import Literal, NamedTuple, TypeAlias
 from emu.trainium.spaces import Hbm
 from kernels.trainium.layer.gate import GATES, Gate
 
-QueryKeyNorm: TypeAlias = Literal["head", "unit"]
-"""How each head's queries and keys are normalised: before RoPE by weights that all heads share, or
-after it without weights."""
+QueryKeyNorm: TypeAlias = Literal["head", "width", "unit"]
+"""How queries and keys are normalised: each head's before RoPE by weights that all heads share; all
+heads' together before RoPE by weights of their own; each head's after RoPE without weights."""
 
 
 @dataclasses.dataclass(frozen=True)

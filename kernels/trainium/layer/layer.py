@@ -67,7 +67,7 @@ def layer(
     """
     q, k, v = project(x, weights)
     # k and v are read from where `qkv` stored them, and returned too: they are the KV cache.
-    attended = attend(q, k, v)
+    attended = attend(q, k, v, weights)
     if core_axis is None:
         return after_attention(x, attended, weights, tiling, gate), k, v
     y = after_shared_attention(x, attended, weights, tiling, gate, axis=core_axis)
@@ -96,7 +96,7 @@ def attention_half(
       Hidden states with attention's output added, and k and v, all in HBM, as `layer`.
     """
     q, k, v = project(x, weights)
-    attended = attend(q, k, v)
+    attended = attend(q, k, v, weights)
 
     def of_block(given: tuple[KnownInt, Hbm]) -> Hbm:
         block, x = given
@@ -129,7 +129,7 @@ def after_attention(
 
     Args:
       x: HBM `[blocks, tiles, rows, hidden padded]`.
-      attended: HBM `[heads, token tiles, head_dim, rows]`, from `ring_attention`.
+      attended: HBM `[heads, token tiles, value_dim, rows]`, from `ring_attention`.
       weights: this layer's.
       tiling: sizes.
       gate: of the MLP.
@@ -339,7 +339,7 @@ def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Opera
     a head of more than 128 features, a tile each of its equal parts. Or MX: `attended_quads`."""
     if tiling.elements is not None:
         return ready(attended_quads(attended, block, tiling), tiling.elements)
-    parts, size = tiling.head_tiles
+    parts, size = tiling.value_tiles
 
     def load(out: Sbuf, place: KnownInt) -> Sbuf:
         # One loop over heads and tiles: with 3 tiles place 7 is tile 1 of head 2.

@@ -187,6 +187,35 @@ def head_norm(x: Sbuf, weight: Hbm | None, *, eps: float) -> Sbuf:
     return tensor_tensor(y, y, by_feature, op="multiply")
 
 
+def wide_norm(x: Sbuf, squares: Sbuf, weight: Hbm, *, size: int, eps: float) -> Sbuf:
+    """RMSNorm of all heads together, as MiniMax-M2 normalises q and k, from sums that are known.
+
+    Args:
+      x: SBUF `[rows, n]`, some of a token's features.
+      squares: SBUF float32 `[rows, 1]`, the sum of the squares of all of them.
+      weight: HBM `[1, n]`.
+      size: how many these are.
+      eps: added to the mean square.
+
+    Returns:
+      SBUF, shape and dtype of `x`.
+    """
+    rows = x.shape[0]
+    epsilon = memset(sbuf(rows, 1), value=eps)
+    inverse_root = sbuf(rows, 1)
+    inverse_root = activation_bias(
+        inverse_root, squares, epsilon, op="rsqrt", scale=1.0 / size
+    )
+    return scalar_tensor_tensor(
+        sbuf(*x.shape, dtype=x.dtype),
+        x,
+        inverse_root,
+        in_every_row(weight, rows),
+        op0="multiply",
+        op1="multiply",
+    )
+
+
 def add_row(x: Sbuf, row: Hbm) -> Sbuf:
     """A bias, HBM `[1, n]`, added to every token of SBUF `[rows, tiles, n]`."""
     own = in_every_row(row, x.shape[0])
@@ -211,4 +240,5 @@ __all__ = [
     "normalised_transposed",
     "rms_norm",
     "transposed_into",
+    "wide_norm",
 ]

@@ -8,24 +8,44 @@ from jax import lax
 
 from emu.annotations import KnownInt
 from emu.boxes import ds
+from emu.tracing.loop import loop
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
-from emu.trainium.engines.memory import dma_load, dma_load_tiles, dma_store, psum, sbuf
+from emu.trainium.engines.memory import (
+    dma_load,
+    dma_load_tiles,
+    dma_store,
+    hbm,
+    psum,
+    sbuf,
+)
 from emu.trainium.isa import (
     nc_transpose,
     tensor_copy,
+    tensor_reduce,
     tensor_scalar,
     tensor_tensor,
 )
+from emu.trainium.links.collectives import all_reduce
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.layer.form import PLAIN, Positions, PrefillForm
-from kernels.trainium.layer.norm import head_norm, in_every_row, normalised_transposed
+from kernels.trainium.layer.norm import (
+    head_norm,
+    in_every_row,
+    normalised_transposed,
+    wide_norm,
+)
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.layer.weights import LayerWeights
 from kernels.trainium.tiles import PARTITIONS, index, largest_divisor, part, split
 
-Project: TypeAlias = Callable[[Hbm, LayerWeights], tuple[Hbm, Hbm, Hbm]]
-"""From hidden states and a layer's weights to its q, k and v, as `qkv` gives them."""
+Queries: TypeAlias = Hbm | tuple[Hbm, Hbm]
+"""As `qkv` gives them; where keys are made of latents, their plain and their turned features apart,
+`[token tiles, heads, features, rows]` each."""
+
+Project: TypeAlias = Callable[[Hbm, LayerWeights], tuple[Queries, Hbm, Hbm]]
+"""From hidden states and a layer's weights to its q, k and v, as `qkv` gives them, or
+`kernels.trainium.stages.latent.latent_qkv`."""
 
 
 def load_block(x: Hbm, tiling: LayerTiling) -> Sbuf:
@@ -120,15 +140,20 @@ def qkv(
     positions: Positions,
     tiling: LayerTiling,
     form: PrefillForm = PLAIN,
+    *,
+    core_axis: str | None = None,
 ) -> tuple[Hbm, Hbm, Hbm]:
     """Queries, keys and values of this core's tokens.
 
     Args:
       x: HBM `[blocks, tiles, rows, hidden padded]`.
-      weights: `attn_norm`, packed `wqkv`, and `bqkv`, `q_norm` and `k_norm` where there are any.
+      weights: `attn_norm`, packed `wqkv`, and `bqkv` and norms of queries and keys where there are
+        any.
       positions: of the tokens.
       tiling: sizes.
       form: what is done to queries and keys.
+      core_axis: mesh axis of the chip's cores that have the other heads, for a norm over all heads;
+        None where there are no others.
 
     Returns:
       q `[token tiles, heads, head_dim, rows]`, k `[token tiles, kv_heads, head_dim, rows]`, both
@@ -170,10 +195,15 @@ def qkv(
         fused = sbuf(tiling.rows, tiling.tiles, width, dtype=tiling.dtype)
         fused = project(h, weights["wqkv"], fused, emit, rows=tiling.rows)
 
+        squares = None
+        if form.qk_norm == "width":
+            squares = _squares(fused, tiling, core_axis)
+
         def of_tile(given: tuple[KnownInt, Positions]) -> tuple[Hbm, Hbm, Hbm]:
             token_tile, positions = given
             own = index(fused, token_tile, 1)
-            return _split(own, weights, positions, tiling, form)
+            own_squares = None if squares is None else index(squares, token_tile, 1)
+            return _split(own, own_squares, weights, positions, tiling, form)
 
         numbers = jnp.arange(tiling.tiles, dtype=jnp.int32)
         return lax.map(of_tile, (numbers, positions))
@@ -188,14 +218,55 @@ def qkv(
     return joined(q), joined(k), joined(v)
 
 
+def _squares(fused: Sbuf, tiling: LayerTiling, core_axis: str | None) -> Sbuf:
+    """Sums of the squares of a block's queries and of its keys, over the heads of all cores.
+
+    Each core has the sums of its own heads; what is exchanged is two numbers a token, once for a
+    block of tokens. Fewer exchanges would need queries, keys and values to wait in HBM: 512 tokens
+    of 1,024 bfloat16 features, written and read again, are 2 MiB for 4 KiB that are exchanged.
+
+    Args:
+      fused: SBUF `[rows, tiles, columns]`.
+      tiling: sizes.
+      core_axis: as for `qkv`.
+
+    Returns:
+      SBUF float32 `[rows, tiles, 2]`.
+    """
+    rows, tiles, _ = fused.shape
+    q_end = tiling.heads * tiling.head_dim
+    k_end = q_end + tiling.kv_heads * tiling.head_dim
+
+    def of_tile(sums: Sbuf, token_tile: KnownInt) -> Sbuf:
+        own = index(fused, token_tile, 1)
+        for place, (start, end) in enumerate(((0, q_end), (q_end, k_end))):
+            x = lax.slice_in_dim(own, start, end, axis=1)
+            square = sbuf(*x.shape)
+            square = tensor_tensor(square, x, x, op="multiply")
+            total = sbuf(rows, 1)
+            total = tensor_reduce(total, square, op="add")
+            at = slice(place, place + 1)
+            sums = tensor_copy.at[:, token_tile, at](sums, total)
+        return sums
+
+    sums = loop(of_tile, sbuf(rows, tiles, 2), tiles)
+    if core_axis is None:
+        return sums
+    stored = dma_store(sums)
+    received = hbm(*stored.shape, dtype=stored.dtype)
+    received = all_reduce(received, stored, axis=core_axis)
+    return dma_load(sbuf(rows, tiles, 2), received)
+
+
 def _split(
     fused: Sbuf,
+    squares: Sbuf | None,
     weights: LayerWeights,
     positions: Positions,
     tiling: LayerTiling,
     form: PrefillForm,
 ) -> tuple[Hbm, Hbm, Hbm]:
-    """One token tile's fused projection `[rows, columns]` to stored q, k, v."""
+    """One token tile's fused projection `[rows, columns]` to stored q, k, v; see `_squares`."""
     rows = tiling.rows
     head_dim = tiling.head_dim
 
@@ -217,6 +288,14 @@ def _split(
     q = lax.slice_in_dim(fused, 0, q_end, axis=1)
     k = lax.slice_in_dim(fused, q_end, k_end, axis=1)
     v = lax.slice_in_dim(fused, k_end, v_end, axis=1)
+    if squares is not None:
+        assert tiling.norm_widths is not None
+        assert "wide_q_norm" in weights and "wide_k_norm" in weights
+        of_q, of_k = squares[:, 0:1], squares[:, 1:2]
+        q_width, k_width = tiling.norm_widths
+        q_weight, k_weight = weights["wide_q_norm"], weights["wide_k_norm"]
+        q = wide_norm(q, of_q, q_weight, size=q_width, eps=tiling.eps)
+        k = wide_norm(k, of_k, k_weight, size=k_width, eps=tiling.eps)
     q = q.reshape(rows, tiling.heads, head_dim)
     k = k.reshape(rows, tiling.kv_heads, head_dim)
     # Qwen3's norm is before RoPE: its weights differ by feature, and after it they would scale what
@@ -244,4 +323,4 @@ def _split(
     return stored_q, stored_k, stored_v
 
 
-__all__ = ["Project", "load_block", "qkv", "rope", "store_transposed"]
+__all__ = ["Project", "Queries", "load_block", "qkv", "rope", "store_transposed"]

@@ -31,6 +31,8 @@ from kernels.trainium.context.finish_plan import FinishPlan
 from kernels.trainium.context.finish_tables import Span, shared_shapes, shared_tables
 from kernels.trainium.context.finishing import Finishing
 from kernels.trainium.context.hops import Hops, ring_hops
+from kernels.trainium.context.latent import expand
+from kernels.trainium.context.projections import Projections
 from kernels.trainium.context.ring import Ring, ring_attention
 from kernels.trainium.context.score_plan import ScorePlan
 from kernels.trainium.context.score_tables import Grid, table_shapes, tables
@@ -38,11 +40,13 @@ from kernels.trainium.context.scoring import Scoring
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.tables import Sides
 from kernels.trainium.context.work import RingWork
+from kernels.trainium.layer.qkv import Queries
 from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.layer.weights import LayerWeights
 
-Attend: TypeAlias = Callable[[Hbm, Hbm, Hbm], Hbm]
-"""A layer's attention: q, k and v as `qkv` gives them to HBM `[heads, token tiles, head_dim,
-rows]`."""
+Attend: TypeAlias = Callable[[Queries, Hbm, Hbm, LayerWeights], Hbm]
+"""A layer's attention: q, k and v as `Project` gives them, and the layer's weights, which make keys
+and values where these are of latents, to HBM `[heads, token tiles, value_dim, rows]`."""
 
 Given: TypeAlias = tuple[RingWork, jax.Array, Sequence[jax.Array], Sequence[jax.Array]]
 """What a program is given for a layer's attention: known integers, masks, a score's tables, and
@@ -182,11 +186,14 @@ class LayerRing:
         if self.scores.finish is not None:
             finishing = Finishing(self.scores.finish, of_finish, (), first_head)
 
-        def attend(q: Hbm, k: Hbm, v: Hbm) -> Hbm:
-            q_parts, k_parts = _parts(q, sizes), _parts(k, sizes)
-            operands = RankOperands(
-                q_parts, (k_parts, v), patterns, scoring, first_head, finishing
-            )
+        def attend(q: Queries, k: Hbm, v: Hbm, weights: LayerWeights) -> Hbm:
+            of_scores = patterns, scoring, first_head, finishing
+            if isinstance(q, tuple):
+                block, projections = _latents(k, v, weights, sizes)
+                operands = RankOperands(q, block, *of_scores, projections=projections)
+            else:
+                block = _parts(k, sizes), v
+                operands = RankOperands(_parts(q, sizes), block, *of_scores)
             return ring_attention(operands, work, sizes, self.ring, transposed=True)
 
         return attend
@@ -277,6 +284,22 @@ def _parts(x: Hbm, sizes: ContextTiling) -> tuple[Hbm, ...]:
     return tuple(found)
 
 
+def _latents(
+    rotary: Hbm, latents: Hbm, weights: LayerWeights, sizes: ContextTiling
+) -> tuple[tuple[Hbm, Hbm], Projections]:
+    """What travels of tokens with latents, and what makes keys and values of it.
+
+    Args:
+      rotary: turned keys of all heads, `[token tiles, 1, turned, rows]`.
+      latents: `[key tiles, 1, parts, features of a part, columns]`.
+      weights: `keys_up` and `values_up`.
+      sizes: of attention.
+    """
+    assert "keys_up" in weights and "values_up" in weights
+    up = weights["keys_up"], weights["values_up"]
+    return (latents, rotary), Projections(block=functools.partial(expand, weights=up))
+
+
 def attention_tiling(
     tiling: LayerTiling, scores: LayerScores = CAUSAL, placement: str = "contiguous"
 ) -> ContextTiling:
@@ -285,16 +308,17 @@ def attention_tiling(
     # The projections have tiled the tokens already: attention takes q, k and v as they stand in
     # HBM, so a key tile is some of those token tiles.
     span = tiling.kv_tiles
-    if scores.score is not None and placement == "tile-cyclic":
+    scored_or_latent = scores.score is not None or tiling.latent is not None
+    if scored_or_latent and placement == "tile-cyclic":
         # Token tiles are dealt to all chips in turn, so two of a chip's are not neighbours, and
-        # positions are counted out over neighbours only.
+        # positions are counted out over neighbours only. Latents are stored alike for all layers,
+        # whichever of them has a score function.
         span = 1
-    parts, features = tiling.head_tiles
     return ContextTiling(
         heads=tiling.heads,
         kv_heads=tiling.kv_heads,
-        parts=(features,) * parts,
-        value_dim=tiling.head_dim,
+        parts=tiling.key_parts,
+        value_dim=tiling.value_dim,
         tiles=token_tiles,
         rows=tiling.rows,
         run=tiling.kv_tiles,

@@ -26,6 +26,25 @@ ATTENTION_BYTES = 4 * 1024
 
 
 @dataclasses.dataclass(frozen=True)
+class LatentHeads:
+    """Features of heads whose keys and values are made of a latent.
+
+    Attributes:
+      query_rank: of the queries' latent; None: queries are projected at once.
+      rank: of the latent of keys and values.
+      plain: of a query and a key that do not turn, at most 128.
+      turned: those that do, at most 128; of a key all heads share them.
+      value_dim: of a value.
+    """
+
+    query_rank: int | None
+    rank: int
+    plain: int
+    turned: int
+    value_dim: int
+
+
+@dataclasses.dataclass(frozen=True)
 class LayerTiling:
     """Sizes of one decoder layer's prefill on one NeuronCore.
 
@@ -35,13 +54,19 @@ class LayerTiling:
 
     Attributes:
       hidden, ffn: model dimensions without padding.
-      heads, kv_heads, head_dim: attention dimensions.
+      heads, kv_heads: of attention.
+      head_dim: features of a query and of a key.
       eps: of RMSNorm.
       blocks, tiles, rows: this core's tokens, `blocks · tiles · rows`; a block shares weight loads.
       dtype: of weights, activations and the KV cache; accumulation is float32.
       chunks: runs of positions in which the tokens stand; a K/V tile is within one.
       hidden_parts: the padded hidden dimension divides by it: the cores of a chip, where each sums
-        up its own part of the features, as mixtures of experts do.
+        up its own part of the features, as mixtures of experts do, or makes its own part of a
+        token's latents.
+      latent: of heads whose keys and values are made of latents; None: they are projected.
+      norm_widths: features of all queries and of all keys that a norm of kind "width" is over, on
+        all cores together: a KV head counts as often as it stands on cores. 48 heads of 128 over
+        8 KV heads are 6,144 and 1,024, on 16 cores 6,144 and 2,048.
       elements: dtype of the MX elements that products have activations in; None: products take
         activations, and weights, as they are. Tiles of features are then quarters of an MX tile.
     """
@@ -58,6 +83,8 @@ class LayerTiling:
     dtype: DType
     chunks: int = 1
     hidden_parts: int = 1
+    latent: LatentHeads | None = None
+    norm_widths: tuple[int, int] | None = None
     elements: DType | None = None
 
     @property
@@ -75,16 +102,29 @@ class LayerTiling:
         return split(self.ffn, PARTITIONS)
 
     @property
-    def head_tiles(self) -> tuple[int, int]:
-        """Contraction tiles of a head's features, `(count, rows)`: of 256 features, 2 of 128."""
-        return split(self.head_dim, PARTITIONS)
+    def key_parts(self) -> tuple[int, ...]:
+        """Features of a query and a key that are contracted at once: of 256, 128 and 128."""
+        if self.latent is not None:
+            return self.latent.plain, self.latent.turned
+        parts, features = split(self.head_dim, PARTITIONS)
+        return (features,) * parts
+
+    @property
+    def value_dim(self) -> int:
+        """Features of a value."""
+        return self.head_dim if self.latent is None else self.latent.value_dim
+
+    @property
+    def value_tiles(self) -> tuple[int, int]:
+        """Contraction tiles of a value's features, `(count, rows)`: of 256 features, 2 of 128."""
+        return split(self.value_dim, PARTITIONS)
 
     @property
     def attended_tiles(self) -> tuple[int, int]:
         """Contraction tiles of attention's output, `(count, rows)`: those of each head."""
         if self.elements is not None:
             return quarters(self.heads * self.head_dim)
-        parts, size = self.head_tiles
+        parts, size = self.value_tiles
         return self.heads * parts, size
 
     @property
@@ -181,4 +221,4 @@ def tile_tokens(
     return blocks, tiles, rows
 
 
-__all__ = ["LayerTiling", "tile_tokens"]
+__all__ = ["LatentHeads", "LayerTiling", "tile_tokens"]

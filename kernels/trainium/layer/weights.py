@@ -18,7 +18,17 @@ class LayerWeights(TypedDict):
       attn_output_norm, mlp_output_norm: alike; where outputs are normalised before they are added
         to the residual stream, as Gemma's are.
       q_norm, k_norm: `[1, head_dim]`; where `PrefillForm.qk_norm` is "head", as for Qwen3.
-      wqkv: packed, hidden to q, k and v of all heads side by side.
+      wide_q_norm, wide_k_norm: `[1, heads · head_dim]` and `[1, kv_heads · head_dim]`; where it is
+        "width", as for MiniMax-M2.
+      wqkv: packed, hidden to q, k and v of all heads side by side; where keys and values are made
+        of latents, there are these instead:
+      latents_down: packed, hidden to this core's columns of a token's latents, see
+        `kernels.trainium.stages.latent.LatentWeights.down`.
+      query_norm: `[1, query rank]`; where queries have a latent.
+      queries_up: packed, from that latent, or from hidden, to queries.
+      latent_norm: `[1, rank]`.
+      keys_up, values_up: from a latent to this core's heads, see
+        `kernels.trainium.context.latent.expand`.
       bqkv: `[1, (heads + 2 · kv_heads) · head_dim]`; where they have biases, as Qwen2's.
       wo: packed, heads to hidden.
       bo: `[1, hidden padded]`; where attention's output has a bias.
@@ -32,7 +42,15 @@ class LayerWeights(TypedDict):
     mlp_output_norm: NotRequired[Hbm]
     q_norm: NotRequired[Hbm]
     k_norm: NotRequired[Hbm]
+    wide_q_norm: NotRequired[Hbm]
+    wide_k_norm: NotRequired[Hbm]
     wqkv: Weight
+    latents_down: NotRequired[Hbm]
+    query_norm: NotRequired[Hbm]
+    queries_up: NotRequired[Hbm]
+    latent_norm: NotRequired[Hbm]
+    keys_up: NotRequired[Hbm]
+    values_up: NotRequired[Hbm]
     bqkv: NotRequired[Hbm]
     wo: Weight
     bo: NotRequired[Hbm]

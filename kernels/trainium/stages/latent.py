@@ -16,12 +16,18 @@ import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import KnownInt
-from emu.trainium.engines.memory import dma_load, hbm, sbuf
+from emu.boxes import ds
+from emu.tracing.loop import loop
+from emu.trainium.engines.memory import dma_load, dma_store, hbm, psum, sbuf
+from emu.trainium.isa import nc_transpose, tensor_copy
 from emu.trainium.links.collectives import all_gather
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.refusal import refuse
+from kernels.trainium.layer.form import Positions
 from kernels.trainium.layer.norm import in_every_row, rms_norm
 from kernels.trainium.layer.qkv import rope, store_transposed
+from kernels.trainium.layer.tiling import LayerTiling
+from kernels.trainium.layer.weights import LayerWeights
 from kernels.trainium.stages.linear import (
     linear,
     loaded,
@@ -30,7 +36,7 @@ from kernels.trainium.stages.linear import (
     stored,
 )
 from kernels.trainium.stages.tiling import StageTiling
-from kernels.trainium.tiles import PARTITIONS, index, split
+from kernels.trainium.tiles import PARTITIONS, divide, index, part, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +50,7 @@ class LatentForm:
       rank: of the latent of keys and values.
       plain: features of a query that do not turn.
       turned: those that do, and of the key that all heads share.
+      span: token tiles of a key tile, whose latents stand side by side.
     """
 
     tiling: StageTiling
@@ -52,6 +59,7 @@ class LatentForm:
     rank: int
     plain: int
     turned: int
+    span: int = 1
 
     def __post_init__(self) -> None:
         for name, width in (("query_rank", self.query_rank), ("rank", self.rank)):
@@ -60,6 +68,22 @@ class LatentForm:
                     f"{name} is {width}, must be a multiple of {split(width, PARTITIONS)[0]}, the "
                     f"parts of at most {PARTITIONS} features that it takes"
                 )
+
+    @classmethod
+    def of_layer(cls, tiling: LayerTiling, span: int) -> "LatentForm":
+        """That of a layer whose heads are of latents; its cores sum up equal parts of features."""
+        latent = tiling.latent
+        assert latent is not None
+        tokens = tiling.blocks, tiling.tiles, tiling.rows
+        cores = tiling.hidden_parts
+        stage = StageTiling(tiling.hidden, tiling.eps, *tokens, cores, tiling.dtype)
+        ranks = latent.query_rank, latent.rank
+        return cls(stage, tiling.heads, *ranks, latent.plain, latent.turned, span)
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """`(count, features)` of the parts of a latent that are contracted at once."""
+        return split(self.rank, PARTITIONS)
 
     @property
     def down(self) -> int:
@@ -96,7 +120,7 @@ class LatentOperands(NamedTuple):
 
     Attributes:
       plain, turned: of queries, `[token tiles, heads, features, rows]`.
-      latents: `[token tiles, parts, features of a part, rows]`.
+      latents: `[key tiles, parts, features of a part, span · rows]`.
       rotary: `[token tiles, 1, turned, rows]`.
     """
 
@@ -152,29 +176,70 @@ def latent_projections(
         whole = all_gather(whole, down, axis=core_axis)
 
     def of_latents(
-        given: tuple[Hbm, Hbm, Hbm],
-    ) -> tuple[Hbm, Hbm, tuple[Hbm, Hbm] | None]:
-        own, own_cos, own_sin = given
+        latents: Hbm, given: tuple[KnownInt, Hbm, Hbm, Hbm]
+    ) -> tuple[Hbm, tuple[Hbm, tuple[Hbm, Hbm] | None]]:
+        number, own, own_cos, own_sin = given
         block = loaded(own, tiling)
-        latents, rotary = _keys(block, own_cos, own_sin, weights, form)
+        first = number * tiling.tiles
+        latents, rotary = _keys(latents, first, block, own_cos, own_sin, weights, form)
         if form.query_rank is None:
-            return latents, rotary, None
+            return latents, (rotary, None)
         assert weights.query_norm is not None
         of_queries = lax.slice_in_dim(block, 0, form.query_rank, axis=2)
         cut = split(form.query_rank, PARTITIONS)
         h = normalised(of_queries, weights.query_norm, form.query_rank, cut, tiling)
-        return latents, rotary, _queries(h, own_cos, own_sin, weights, form)
+        return latents, (rotary, _queries(h, own_cos, own_sin, weights, form))
 
-    latents, rotary, made = lax.map(of_latents, (whole, cos, sin))
+    numbers = jnp.arange(tiling.blocks, dtype=jnp.int32)
+    columns = form.span * tiling.rows
+    latents = hbm(
+        tiling.token_tiles // form.span, *form.parts, columns, dtype=tiling.dtype
+    )
+    given = numbers, whole, cos, sin
+    latents, (rotary, made) = lax.scan(of_latents, latents, given)
     plain, turned = queries if made is None else made
 
     def joined(by_block: Hbm) -> Hbm:
         _, _, *rest = by_block.shape
         return by_block.reshape(tiling.token_tiles, *rest)
 
-    return LatentOperands(
-        joined(plain), joined(turned), joined(latents), joined(rotary)
+    return LatentOperands(joined(plain), joined(turned), latents, joined(rotary))
+
+
+def latent_qkv(
+    x: Hbm,
+    weights: LayerWeights,
+    positions: Positions,
+    form: LatentForm,
+    *,
+    core_axis: str | None = None,
+) -> tuple[tuple[Hbm, Hbm], Hbm, Hbm]:
+    """`latent_projections` of a layer of a whole model, as `Project`.
+
+    Args:
+      x: HBM `[blocks, tiles, rows, hidden padded]`.
+      weights: `attn_norm` and what there is of latents.
+      positions: of the tokens.
+      form: sizes.
+      core_axis: mesh axis over the chip's cores; None where there is one.
+
+    Returns:
+      Plain and turned queries; turned keys `[token tiles, 1, turned, rows]`; and latents `[key
+      tiles, 1, parts, features of a part, span · rows]`. The last two are what the cache keeps.
+    """
+    assert "latents_down" in weights and "queries_up" in weights
+    assert "latent_norm" in weights
+    assert positions.cos is not None and positions.sin is not None
+    own = LatentWeights(
+        weights["attn_norm"],
+        weights["latents_down"],
+        weights.get("query_norm"),
+        weights["queries_up"],
+        weights["latent_norm"],
     )
+    turns = positions.cos, positions.sin
+    made = latent_projections(x, *turns, own, form, core_axis=core_axis)
+    return (made.plain, made.turned), made.rotary, made.latents[:, None]
 
 
 def _queries(
@@ -201,27 +266,51 @@ def _queries(
 
 
 def _keys(
-    block: Sbuf, cos: Hbm, sin: Hbm, weights: LatentWeights, form: LatentForm
+    latents: Hbm,
+    first: KnownInt,
+    block: Sbuf,
+    cos: Hbm,
+    sin: Hbm,
+    weights: LatentWeights,
+    form: LatentForm,
 ) -> tuple[Hbm, Hbm]:
-    """A block's latents `[tiles, parts, features of a part, rows]`, and its turned keys."""
+    """All latents with those of a block, whose first token tile is `first`; its turned keys."""
     tiling = form.tiling
     weight = in_every_row(weights.latent_norm, tiling.rows)
     start = form.query_rank or 0
     middle = start + form.rank
     end = middle + form.turned
 
-    def of_tile(given: tuple[KnownInt, Hbm, Hbm]) -> tuple[Hbm, Hbm]:
+    def of_tile(latents: Hbm, given: tuple[KnownInt, Hbm, Hbm]) -> tuple[Hbm, Hbm]:
         number, own_cos, own_sin = given
         own = index(block, number, 1)
         latent = lax.slice_in_dim(own, start, middle, axis=1)
         normed = rms_norm(latent, weight, size=form.rank, eps=tiling.eps)
-        parts = normed.reshape(tiling.rows, *split(form.rank, PARTITIONS))
+        latents = _with_tile(latents, normed, first + number, form)
         key = lax.slice_in_dim(own, middle, end, axis=1)
         rotated = rope(key[:, None], *_angles(own_cos, own_sin))
-        return store_transposed(parts), store_transposed(rotated)
+        return latents, store_transposed(rotated)
 
     numbers = jnp.arange(tiling.tiles, dtype=jnp.int32)
-    return lax.map(of_tile, (numbers, cos, sin))
+    return lax.scan(of_tile, latents, (numbers, cos, sin))
+
+
+def _with_tile(latents: Hbm, own: Sbuf, token_tile: KnownInt, form: LatentForm) -> Hbm:
+    """All latents with those of a token tile, SBUF `[rows, rank]`, features on partitions."""
+    rows = form.tiling.rows
+    count, features = form.parts
+    # Token tiles of a key tile stand side by side: up to 512 latents are expanded in one matmul.
+    key_tile, piece = divide(token_tile, form.span)
+    columns = ds(piece * rows, rows)
+
+    def store_part(latents: Hbm, number: KnownInt) -> Hbm:
+        bank = psum(features, rows, dtype=own.dtype)
+        bank = nc_transpose(bank, part(own, number * features, features, axis=1))
+        turned = sbuf(*bank.shape, dtype=own.dtype, buffers=2)
+        turned = tensor_copy(turned, bank)
+        return dma_store.at[key_tile, number, :, columns](latents, turned)
+
+    return loop(store_part, latents, count)
 
 
 def _angles(cos: Hbm, sin: Hbm) -> tuple[Sbuf, Sbuf]:
@@ -229,4 +318,10 @@ def _angles(cos: Hbm, sin: Hbm) -> tuple[Sbuf, Sbuf]:
     return dma_load(own_cos, cos), dma_load(own_sin, sin)
 
 
-__all__ = ["LatentForm", "LatentOperands", "LatentWeights", "latent_projections"]
+__all__ = [
+    "LatentForm",
+    "LatentOperands",
+    "LatentWeights",
+    "latent_projections",
+    "latent_qkv",
+]
