@@ -14,9 +14,9 @@ from kernels.formats.formats import FORMATS, Format
 from kernels.moe.mesh import weights as moe_weights
 from kernels.moe.mesh.form import MoeForm
 from kernels.moe.mesh.mixture import MoeWeights
+from kernels.trainium.context.latent import expansion_weights, heads_at_once
 from kernels.trainium.gemm.mx_pack import in_quarters, pack_mx
 from kernels.trainium.gemm.operands import Weight
-from kernels.trainium.context.latent import expansion_weights, heads_at_once
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.stages.latent import LatentForm
 from kernels.trainium.stages.weights import latent_weights

@@ -43,6 +43,11 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
             f"prefill: {config.name} has experts, whose products are in one wide dtype only, got "
             f"precision {given.name!r}; take bfloat16"
         )
+    if config.latent is not None:
+        raise ModelError(
+            f"prefill: {config.name} attends to latents, whose products are in one wide dtype "
+            f"only, got precision {given.name!r}; take bfloat16"
+        )
     # Scales are shared by 32 neighbours among the features that `wo` contracts, of one core.
     apart = cores > 1 and config.head_dim % GROUP
     if config.head_dim % MX_QUAD or apart:

@@ -7,6 +7,7 @@ import pytest
 
 from emu.interconnect import EFA
 from models.config import ModelConfig
+from models.layer_form import Latent
 from models.machines.handoff import handoff, token_bytes
 
 CONFIG = ModelConfig(
@@ -50,6 +51,13 @@ def test_bytes(stream, dtype, itemsize):
     assert (
         moved(stream, dtype=dtype).transfer.nbytes == 1000 * 4 * 2 * 2 * 16 * itemsize
     )
+
+
+def test_a_latent_and_its_turned_key_are_sent() -> None:
+    """DeepSeek-V3's, in bfloat16: 512 features and 64, whatever heads there are."""
+    latent = Latent(1536, rank=512, plain_width=128, turned_width=64, value_width=128)
+    config = dataclasses.replace(CONFIG, model_type="deepseek_v3", latent=latent)
+    assert token_bytes(config, jnp.bfloat16) == (512 + 64) * 2
 
 
 def test_one_message_a_layer_and_chip():

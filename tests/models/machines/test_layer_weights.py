@@ -7,18 +7,31 @@ import pytest
 
 from models.catalogue import TINY
 from models.errors import ModelError
+from models.layer_form import Latent
 from models.machines.decode import Decoder
 from models.machines.layer_weights import check_forms, check_layer_weights
 from models.machines.prefill import Prefill
 from models.plain.weights import random_weights
 
 
-def test_a_norm_over_all_heads_is_refused_by_name() -> None:
-    """In prefill it needs sums over the cores that share them; decode computes it."""
-    wide = dataclasses.replace(TINY, query_key_norm="width")
-    with pytest.raises(ModelError, match="prefill: .* norms of kind 'width'"):
-        check_forms(wide, "prefill")
-    check_forms(wide, "decode")
+def test_latents_that_do_not_divide_are_refused_by_name() -> None:
+    """As heads: 131 features are no two equal parts; a key's are in two parts as they are."""
+    latent = Latent(None, rank=131, plain_width=8, turned_width=8, value_width=8)
+    for sizes, told in (
+        ({}, "latents of features that are no"),
+        ({"rank": 128, "plain_width": 130}, "keys of more than 128 features"),
+        ({"rank": 128, "value_width": 131}, "heads of features that are no"),
+    ):
+        odd = dataclasses.replace(
+            TINY,
+            model_type="deepseek_v3",
+            query_key_norm=None,
+            head_dim=8,
+            latent=dataclasses.replace(latent, **sizes),
+        )
+        check_forms(odd, "decode")
+        with pytest.raises(ModelError, match=f"prefill: .* {told}"):
+            check_forms(odd, "prefill")
 
 
 def test_heads_that_do_not_divide_are_refused_by_name() -> None:

@@ -127,6 +127,36 @@ def test_heads_wider_than_the_array(head_dim: int, chips: int, cores: int) -> No
     agrees(config, weights_of(config), prompt, chips=chips, cores=cores)
 
 
+# Each of two KV heads stands on two of four cores.
+WIDE = dataclasses.replace(
+    LLAMA, name="wide", query_key_norm="width", vocab_size=96, num_hidden_layers=1
+)
+
+
+@pytest.mark.parametrize(
+    "chips, cores", [(1, 4), pytest.param(3, 1, marks=pytest.mark.slow)]
+)
+def test_norms_over_all_heads(chips: int, cores: int) -> None:
+    """MiniMax-M2's, whose sums of squares are over the heads of all cores."""
+    prompt = prompt_of(WIDE, 37)
+    agrees(WIDE, weights_of(WIDE), prompt, chips=chips, cores=cores)
+
+
+def test_sums_of_squares_cross_cores_once_a_block() -> None:
+    """A queries' and a keys' number of a token; a core alone exchanges nothing."""
+    plain = dataclasses.replace(WIDE, query_key_norm=None)
+    sums = []
+    for config, cores in ((WIDE, 4), (plain, 4), (WIDE, 1)):
+        options: Any = dict(tokens=600, chips=1, cores=cores, dtype="float32")
+        prefill = Prefill(config, structs_of(config), **options)
+        assert prefill.tiling.blocks == 2
+        clock = prefill.read(with_cores(TRN3, cores).at()).clock
+        sums.append(clock.tally.by("count").get("trn.all_reduce", 0))
+    wide, without, alone = sums
+    assert wide - without == 2 * 4
+    assert alone == 0
+
+
 FOLDERS = [
     "mistral_window",
     "qwen2_biases_window",
