@@ -22,8 +22,8 @@ from emu.checks import memory, precision, rules
 from emu.clock import timeline
 from emu.clock.reading import Reading
 from emu.datasheet import BANDS, Device, Sheet
+from emu.tracing import equal_bodies, side_by_side
 from emu.tracing import jaxpr as jx
-from emu.tracing import side_by_side
 from emu.tracing.changed import Change, changed, single_buffers
 
 Spec = tuple[str | None, ...]
@@ -268,7 +268,8 @@ class Program:
             def of_leaves(*leaves: Any) -> Any:
                 return self.kernel(*jax.tree.unflatten(tree, leaves))
 
-            self._traced[key] = jx.trace(of_leaves, avals, self.mesh)
+            traced = jx.trace(of_leaves, avals, self.mesh)
+            self._traced[key] = equal_bodies.shared(traced)
         return self._traced[key], arguments
 
     @functools.cached_property

@@ -130,6 +130,7 @@ class ClockState:
       end: when the last instruction so far is done; inside a loop, the last of that loop.
       path: where in the program the walk is, by equation and branch numbers, innermost last.
       loops: paths of the loops around it, outermost first.
+      iterations: of the loop being walked; 0 outside of loops.
       exchanged: mesh axes along which cores exchanged data in the loop being walked.
       all_at_once: whether loops are read on all cores at once, not class by class.
       literals: values of bodies' literals, by the atom's id.
@@ -152,6 +153,7 @@ class ClockState:
     end: Ticks = 0
     path: Path = ()
     loops: list[Path] = dataclasses.field(default_factory=list[Path])
+    iterations: int = 0
     exchanged: set[str] = dataclasses.field(default_factory=set[str])
     all_at_once: bool = False
     literals: Literals = dataclasses.field(default_factory=Literals)

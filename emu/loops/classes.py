@@ -38,10 +38,10 @@ SETTLED, SMALL = 4, 400
 # In place of the starting state of the traced core: no other core is like it.
 TRACED = b"traced"
 
-UsesKey: TypeAlias = tuple[int, int, tuple[tuple[str, bool], ...]]
+UsesKey: TypeAlias = tuple[jx.Scan, int, tuple[tuple[str, bool], ...]]
 """A loop, what it decides, and the memory spaces of its operands."""
 
-ClassKey: TypeAlias = tuple[int, int, int, int, int, bytes]
+ClassKey: TypeAlias = tuple[jx.Scan, int, int, int, int, bytes]
 """A loop, what it decides, its form, its clocks, the longest lead, and the starting state."""
 
 
@@ -58,7 +58,7 @@ class LoopStore:
       left_open: classes met so far in which the time of an arrival is left open.
       numbers: of forms and sets of clocks.
       name_numbers: of names, in starting states.
-      together: loops that are better read on all cores at once, by their equation's id.
+      together: loops that are better read on all cores at once.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class LoopStore:
         self.left_open: set[ClassKey] = set()
         self.numbers: dict[object, int] = {}
         self.name_numbers: dict[str, int] = {}
-        self.together: set[int] = set()
+        self.together: set[jx.Scan] = set()
 
     def number(self, long: object) -> int:
         """A short name for a form or a set of clocks."""
@@ -92,7 +92,7 @@ def scan(
     at_once = state.all_at_once and not _may_meet_again(state, loop)
     if at_once or exchanges(loop.body):
         return jump.scan(walk, state, eqn, operands, active)
-    if id(eqn) not in store.together:
+    if loop not in store.together:
         entry = LoopEntry(walk, state, store.marks, eqn, operands, active)
         outputs = _by_class(store, entry)
         if outputs is not None:
@@ -108,6 +108,10 @@ def _may_meet_again(state: ClockState, loop: jx.Scan) -> bool:
     """Whether it pays to look a loop up that is met inside a core that is read alone."""
     setup = state.setup
     if setup.core is None or state.trace is not None:
+        return False
+    # Inside a single iteration it is met once. Where the loop around is met again in the same state
+    # that one is looked up, and where it is in another, so is this one.
+    if state.iterations == 1:
         return False
     return setup.jump and large(loop)
 
@@ -169,7 +173,7 @@ def _by_class(store: LoopStore, entry: LoopEntry) -> list[Value] | None:
     limit = FEW if alike else MAX_CLASSES
     if not classes.divide(bands * limit):
         if alike:
-            store.together.add(id(entry.eqn))
+            store.together.add(entry.scan)
         return None
     outcomes = classes.outcomes()
     if not all(_is_complete(outcome, carry) for outcome in outcomes):
@@ -263,7 +267,7 @@ class Classes:
         first_time: bool,
     ) -> None:
         """Gives cells that decide alike the numbers of their classes."""
-        loop = id(self.entry.eqn)
+        loop = self.entry.scan
         rows = self.store.number(tuple(start.resource_rows))
         lead = self.state.prices.lead
         numbers: dict[bytes, int] = {}
@@ -338,7 +342,7 @@ class Classes:
 
     def _uses(self, pattern: int, cell: int) -> tuple[Uses, Walked | None]:
         """What the loop uses: all cores that decide alike issue the same, so one is read."""
-        key = id(self.entry.eqn), pattern, self.entry.spaces
+        key = self.entry.scan, pattern, self.entry.spaces
         known = self.store.uses.get(key)
         if known is not None:
             return known, None

@@ -34,6 +34,10 @@ MAX_PERIOD = 12
 # A loop that has not settled after PATIENCE tries is tried again for one window in each stretch:
 # after 128 to 164 iterations, after 256 to 292, and so on.
 PATIENCE, STRETCH = 48, 128
+# Two equal periods have to be walked before a third can be jumped, and a core settles in its first
+# iteration or two. Of a loop of four that leaves one to be jumped, if any, which takes no longer to
+# walk than four states take to compare.
+FEWEST = 5
 # Of longer loops it is not asked whether some period may be jumped at all.
 LONG = 3 * MAX_PERIOD
 
@@ -553,8 +557,7 @@ def scan(
     """Reads a `scan`, jumping where its schedule repeats."""
     loop = Loop(walk, state, eqn, operands, active)
     length = loop.scan.length
-    # Two equal periods have to be walked before a third can be jumped.
-    may_repeat = length > 2
+    may_repeat = length >= FEWEST
     # Inside count only this loop's exchanges, and its end.
     exchanged = state.exchanged
     state.exchanged = set()
@@ -569,6 +572,8 @@ def scan(
         )
     watched = loop.plan is not None and loop.may_jump()
     state.loops.append(state.path)
+    outer_iterations = state.iterations
+    state.iterations = length
     state.rings.inside.setdefault(state.path, [])
     if watched:
         loop.history = [loop.snapshot()]
@@ -580,6 +585,7 @@ def scan(
             stepped_all = False
     if stepped_all and length > MAX_PERIOD and state.setup.jump:
         state.unjumped.append(jx.location(eqn))
+    state.iterations = outer_iterations
     state.exchanged |= exchanged
     state.end = later(state.end, ended)
     for buffer, idle, user in set_aside:

@@ -37,7 +37,8 @@ Afters: TypeAlias = list[BufferAfter | None]
 """A buffer in each class; None where the loop left it as it was."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+# Not frozen, which would take three times as long to make one; there are tens of thousands.
+@dataclasses.dataclass(eq=False, slots=True)
 class InClasses:
     """A buffer in each class.
 
@@ -81,7 +82,7 @@ def in_classes(afters: Afters, *, moved: bool = False) -> InClasses:
     return InClasses(afters, used, times, users, wrote, writer)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(eq=False, slots=True)
 class RingInClasses:
     """A ring after the loop in each class, wherever and whenever the loop is met.
 
@@ -119,7 +120,7 @@ KnownRings: TypeAlias = dict[tuple[Outcome, ...], RingsInClasses]
 """What becomes of rings in certain classes, by their outcomes."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(eq=False, slots=True)
 class MergedRing:
     """A ring after the loop, on the mesh.
 

@@ -47,7 +47,8 @@ class MadeInside:
 Home: TypeAlias = FromOutside | InRing | MadeInside
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+# Not frozen, which would take three times as long to make one; there are tens of thousands.
+@dataclasses.dataclass(eq=False, slots=True)
 class BufferAfter:
     """A buffer after the loop.
 
@@ -74,7 +75,7 @@ class BufferAfter:
     lifetime: Lifetime | None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(eq=False, slots=True)
 class RingAfter:
     """A ring after the loop: its buffers, the next to be used first, and the loops it is in."""
 
@@ -82,7 +83,7 @@ class RingAfter:
     loops: list[Path]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(eq=False, slots=True)
 class Output:
     """An output: where its buffer is, when it is ready, and what it makes wait for.
 

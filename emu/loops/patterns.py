@@ -108,7 +108,7 @@ class Knowledge:
     def __init__(self, entry: LoopEntry):
         setup = entry.state.setup
         self.entry = entry
-        self.loop = id(entry.eqn)
+        self.loop = entry.scan
         self.rank = setup.rank
         self.index: Indices = {}
         for axis in sorted(entry.axes):

@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -284,6 +284,7 @@ _JAX = os.path.dirname(os.path.abspath(jax.__file__))
 _PYTHON = os.path.dirname(os.path.abspath(os.__file__))
 
 
+@functools.lru_cache(maxsize=4096)
 def is_kernel_file(file_name: str) -> bool:
     """Whether a stack frame's file is a kernel's: none of the emulator's, JAX's or Python's own."""
     # With the separator, or a kernel in `emu_kernels/` beside this package would pass for the
@@ -303,6 +304,21 @@ def location(eqn: Equation) -> str:
         if is_kernel_file(frame.file_name):
             return f"{os.path.basename(frame.file_name)}:{frame.line_num}"
     return "unknown line"
+
+
+def line(eqn: Equation) -> Hashable:
+    """What tells lines of kernels apart; it takes a tenth of the time that `location` does.
+
+    Equal where the same instruction of the same Python function wrote both equations.
+    """
+    traceback = eqn.source_info.traceback
+    if traceback is None:
+        return None
+    codes, instructions = traceback.raw_frames()
+    for code, instruction in zip(codes, instructions, strict=True):
+        if is_kernel_file(code.co_filename):
+            return code, instruction
+    return None
 
 
 def caller(past: Sequence[str] = ()) -> str:
@@ -365,6 +381,7 @@ __all__ = [
     "branches",
     "call",
     "caller",
+    "line",
     "location",
     "scan",
     "with_inner",
