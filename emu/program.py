@@ -25,6 +25,7 @@ from emu.datasheet import BANDS, Device, Sheet
 from emu.tracing import equal_bodies, side_by_side
 from emu.tracing import jaxpr as jx
 from emu.tracing.changed import Change, changed, single_buffers
+from emu.uncollected import uncollected
 
 Spec = tuple[str | None, ...]
 
@@ -211,7 +212,7 @@ class Program:
         """
         checks.check_device(device)
         checks.check_core(self.mesh, options.get("trace_core"))
-        with progress.stage("reading the clock"):
+        with progress.stage("reading the clock"), uncollected():
             traced, arguments = self.trace(args)
             rules.check_machine(traced, device)
             if as_written:
@@ -237,7 +238,7 @@ class Program:
         """
         checks.check_sheet(sheet)
         devices = [sheet.at(band) for band in bands]
-        with progress.stage("reading the clock under each band"):
+        with progress.stage("reading the clock under each band"), uncollected():
             traced, arguments = self.trace(args)
             rules.check_machine(traced, devices[0])
             if check_memory:

@@ -34,6 +34,13 @@ RingPlace: TypeAlias = tuple[Path, list[Path], list[int]]
 """A ring: its path, those of the loops around it, and the places of its buffers."""
 
 
+Numbers: TypeAlias = dict[str, int]
+"""A number for each name met so far."""
+
+UNLIKE = -2
+"""In place of the number of a name that differs between cores."""
+
+
 class LoopEntry:
     """A loop about to be read.
 
@@ -82,6 +89,7 @@ class LoopEntry:
         self.decides = decides(self.scan.body)
         self.axes: frozenset[str] = frozenset()
         self.knowns: dict[int, np.ndarray] = {}
+        self._name_numbers: np.ndarray | None = None
         # Else an integer that differs between cores would make each a cell of its own, though the
         # loop decides nothing by it.
         if self.decides:
@@ -229,6 +237,37 @@ class LoopEntry:
         # A tile that was declared and not written yet is ready when its buffer is idle.
         return prefixed("buffer:", label) if kind == "idle" else label
 
+    @cached_property
+    def own_rows(self) -> list[Row]:
+        """The clocks of buffers and values that an instruction of the loop can wait for."""
+        places = range(len(self.buffers))
+        rows: list[Row] = [
+            ("idle", place) for place in places if place not in self.aside
+        ]
+        for place, value in enumerate(self.values):
+            if value.buffer is not None:
+                rows.append(("ready", place))
+        return rows
+
+    def name_numbers(self, numbers: Numbers) -> np.ndarray:
+        """The number of each clock's name, in the order of `clocks`; -1 of those without one.
+
+        Worked out once for all cores, however they decide. `UNLIKE` of names that differ.
+
+        Args:
+          numbers: of the names met so far; new ones are added.
+        """
+        if self._name_numbers is None:
+            found: list[int] = []
+            for row in self.clocks:
+                name = self.labels.get(row)
+                if isinstance(name, str):
+                    found.append(numbers.setdefault(name, len(numbers)))
+                else:
+                    found.append(-1 if name is None else UNLIKE)
+            self._name_numbers = np.array(found, np.int64)
+        return self._name_numbers
+
     # --- form ---
 
     @cached_property
@@ -279,4 +318,4 @@ def _shapes(entries: Iterable[Ticks | Flags | None]) -> Shapes:
     return {entry.shape for entry in entries if isinstance(entry, np.ndarray)}
 
 
-__all__ = ["LoopEntry", "PerCell", "RingPlace"]
+__all__ = ["UNLIKE", "LoopEntry", "Numbers", "PerCell", "RingPlace"]

@@ -129,19 +129,19 @@ class MergedRing:
       path: its path, as seen from the loop.
       order: places after, or None where classes turned it differently.
       after: what it is in each class.
+      kept: each buffer that the ring keeps: its place, and what it is in each class.
     """
 
     before: Ring | None
     path: Path
     order: list[int] | None
     after: RingInClasses
+    kept: list[tuple[int, InClasses]] = dataclasses.field(init=False)
 
-    @property
-    def kept(self) -> list[tuple[int, InClasses]]:
-        """Each buffer that the ring keeps: its place, and what it is in each class."""
-        if self.order is None:
-            return []
-        return list(zip(self.order, self.after.buffers, strict=True))
+    def __post_init__(self) -> None:
+        self.kept = []
+        if self.order is not None:
+            self.kept.extend(zip(self.order, self.after.buffers, strict=True))
 
 
 class Merge(PerClass):

@@ -2,19 +2,15 @@
 
 import dataclasses
 from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 
 from emu.clock.names import PerCoreNames
 from emu.clock.resources import Row
 from emu.clock.ticks import Flags, Ticks, is_late
-from emu.loops.entry import LoopEntry
+from emu.loops.entry import UNLIKE, LoopEntry, Numbers
 from emu.loops.late import Arrival, settling_ticks
 from emu.loops.marks import EARLY
-
-Numbers: TypeAlias = dict[str, int]
-"""A number for each name met so far."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +63,7 @@ class StartingStates:
     def _times(self, rows: list[Row]) -> np.ndarray:
         entry = self.entry
         positions = [entry.position[row] for row in rows]
-        return entry.times[:, self.cells][positions]
+        return entry.times[np.array(positions, np.int64)[:, np.newaxis], self.cells]
 
     @cached_property
     def resource_rows(self) -> list[Row]:
@@ -78,15 +74,7 @@ class StartingStates:
     @cached_property
     def rows(self) -> list[Row]:
         """All clocks that such a loop can read."""
-        entry = self.entry
-        rows = list(self.resource_rows)
-        for place in range(len(entry.buffers)):
-            if place not in entry.aside:
-                rows.append(("idle", place))
-        for place, value in enumerate(entry.values):
-            if value.buffer is not None:
-                rows.append(("ready", place))
-        return rows
+        return [*self.resource_rows, *self.entry.own_rows]
 
     @cached_property
     def arrivals(self) -> list[Arrival | None]:
@@ -158,22 +146,14 @@ class StartingStates:
 
     def _names(self, numbers: Numbers) -> np.ndarray:
         """Whom each clock makes wait for, where it can, by number."""
-        labels = self.entry.labels
-        all_past: list[bool] = np.logical_and.reduce(self.past, axis=1).tolist()
-        alike: list[int] = []  # of each clock, its name on all of the cells
-        unlike: list[tuple[int, PerCoreNames]] = []
-        for place, row in enumerate(self.rows):
-            name = labels.get(row)
-            if name is None or all_past[place]:
-                alike.append(-1)
-            elif isinstance(name, str):
-                alike.append(numbers.setdefault(name, len(numbers)))
-            else:
-                alike.append(-1)
-                unlike.append((place, name))
+        entry = self.entry
+        alike = entry.name_numbers(numbers)
+        positions = [entry.position[row] for row in self.rows]
         out = np.empty(self.past.shape, np.int64)
-        out[:] = np.array(alike, np.int64)[:, np.newaxis]
-        for place, name in unlike:
+        out[:] = alike[positions, np.newaxis]
+        for place in np.flatnonzero(out[:, 0] == UNLIKE).tolist():
+            name = entry.labels[self.rows[place]]
+            assert isinstance(name, PerCoreNames)
             out[place] = self._numbered(name, numbers)
         # Nobody waits for a past clock, so that different engines used a buffer long ago must not
         # tell cores apart.

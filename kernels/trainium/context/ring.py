@@ -15,12 +15,14 @@ to receive and to be used. On three ranks, with `k0` what rank 0 set out with, r
 """
 
 import dataclasses
+import functools
 from typing import Literal, TypeAlias, overload
 
 import jax
 from jax import lax
 
 from emu.annotations import PyTree
+from emu.tracing.once import once
 from emu.trainium.engines.memory import hbm
 from emu.trainium.links.chip_collectives import chip_broadcast
 from emu.trainium.links.neuronlink import send
@@ -157,9 +159,6 @@ def attend_ring(
         first: bool = False,
         last: bool = False,
     ) -> State:
-        # The log-sum-exp wants the row maxima of the very last source too.
-        last = last and not logsumexp
-
         def attend(held: Block, done: State) -> State:
             met = operands.meeting(held, tiling)
             return attend_source(met, source, done, tiling, first=first, last=last)
@@ -173,6 +172,10 @@ def attend_ring(
         needed = source.needed != 0
         return lax.cond(needed, attend, pass_by, held, done)
 
+    use_next = once(use)
+    # The log-sum-exp wants the row maxima of the very last source too.
+    use_last = use_next if logsumexp else functools.partial(use, last=True)
+
     def use_own() -> State:
         only_hop = ring.hops == 1
         done = use(
@@ -181,7 +184,7 @@ def attend_ring(
             at(0).source,
             first=True,
             # Replicated tiles come after a rank's own block, and still need its maxima.
-            last=only_hop and not ring.roots,
+            last=only_hop and not ring.roots and not logsumexp,
         )
         last = only_hop and not logsumexp
         return _replicated(operands, work.replicated, tiling, ring, done, last)
@@ -191,10 +194,10 @@ def attend_ring(
         if ring.overlap:
             # Sent before it is used: the transfer runs beside the computation.
             arriving = ring.pass_on(spare, held, now)
-            done = use(held, done, now.source)
+            done = use_next(held, done, now.source)
             # What arrived is used next, and what was used is where the block after that lands.
             return (arriving, held, done), None
-        done = use(held, done, now.source)
+        done = use_next(held, done, now.source)
         # Lands in what was just read, so that it waits.
         arriving = ring.pass_on(held, held, now)
         return (arriving, spare, done), None
@@ -225,7 +228,7 @@ def attend_ring(
         carry, _ = lax.scan(hop, carry, middle)
     # The last block is used and not sent on.
     held, _, done = carry
-    return use(held, done, at(last).source, last=True)
+    return use_last(held, done, at(last).source)
 
 
 def _at(work: Work, place: int) -> Work:
