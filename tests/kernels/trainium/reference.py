@@ -8,7 +8,8 @@ import numpy as np
 
 from emu import Known, Program
 from emu.trainium.datasheets import TRN3
-from emu.trainium.engines.memory import dma_load, sbuf
+from emu.trainium.engines.memory import dma_load, dma_store, sbuf
+from kernels.trainium.gemm.mx_blocks import Quantised
 from kernels.trainium.layer.tiling import LayerTiling
 from tests.helpers import same_clock
 
@@ -42,6 +43,12 @@ def draw(seed, *shape):
 def load(x):
     """A whole HBM array in SBUF."""
     return dma_load(sbuf(*x.shape, dtype=x.dtype), x)
+
+
+def stored(operand):
+    """What a product takes, where it is in a wide dtype, in HBM."""
+    assert not isinstance(operand, Quantised)
+    return dma_store(operand)
 
 
 # --- references ---

@@ -23,6 +23,7 @@ from tests.kernels.trainium.reference import (
     load,
     matmul_ticks,
     single,
+    stored,
     wide,
 )
 
@@ -102,7 +103,7 @@ def test_rms_norm_and_transpose(rows, hidden):
     count, size = s.hidden_tiles
 
     def kernel(x, w):
-        return dma_store(norm.normalised_transposed(load(x), w, s))
+        return stored(norm.normalised_transposed(load(x), w, s))
 
     expected = np.zeros((rows, 3, s.hidden_padded))
     expected[..., :hidden] = ref.rms_norm(x[..., :hidden], weight[:, :hidden], s.eps)
@@ -176,7 +177,7 @@ def swiglu_case(s, tokens, activation=ref.silu):
 
 
 def swiglu_kernel(h, gate, up, s, buffers=2):
-    return dma_store(
+    return stored(
         mlp.gated(
             load(h),
             mlp.UpWeights(gate, up),
@@ -214,7 +215,7 @@ def test_gated_by_gelu():
     def kernel(h, gate, up):
         weights = mlp.UpWeights(gate, up)
         features = mlp.gated(load(h), weights, GATES["gelu_tanh"], dtype=s.dtype)
-        return dma_store(features)
+        return stored(features)
 
     clock = check(single(kernel, 3), args, expected)
     assert clock.tally.by("count")["trn.activation"] == s.ffn_tiles[0]

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from emu.tracing.side_by_side import in_order
-from emu.trainium.engines.memory import dma_store, sbuf
+from emu.trainium.engines.memory import sbuf
 from emu.trainium.isa import nc_matmul
 from kernels.trainium.gemm.ladder import gemm
 from kernels.trainium.gemm.matmul import add_products
@@ -18,7 +18,7 @@ from kernels.trainium.layer.gate import GATES
 from kernels.trainium.tiles import pack
 from tests.helpers import same_clock
 from tests.kernels.trainium import reference as ref
-from tests.kernels.trainium.reference import DEVICE, draw, load, single
+from tests.kernels.trainium.reference import DEVICE, draw, load, single, stored
 from tests.kernels.trainium.test_trn_blocks import project_case, project_kernel
 
 # Sums are float32 in both readings, in another order; a bfloat16 result may round to a neighbour.
@@ -31,7 +31,7 @@ def swiglu_case(dtype):
     h = draw(0, 128, 5, s.block_tokens)
     gate, up = (pack(draw(n, 640, 96), 128, 48) for n in (1, 2))
     split = [w.transpose(0, 1, 3, 2, 4).reshape(2, 5, 128, 1, 48) for w in (gate, up)]
-    return lambda h, g, u: dma_store(
+    return lambda h, g, u: stored(
         mlp.gated(load(h), mlp.UpWeights(g, u), GATES["silu"], dtype=s.dtype)
     ), (h, *split)
 
@@ -44,7 +44,7 @@ def project_of_blocks(dtype):
 def norm_case(dtype):
     s = ref.tiling(dtype=dtype)
     x, weight = draw(0, s.rows, s.tiles, s.hidden_padded), draw(1, 1, s.hidden_padded)
-    return lambda x, w: dma_store(norm.normalised_transposed(load(x), w, s)), (
+    return lambda x, w: stored(norm.normalised_transposed(load(x), w, s)), (
         x,
         weight,
     )
