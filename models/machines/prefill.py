@@ -34,7 +34,12 @@ from models.layer_form import LayerForm
 from models.machines.layer_weights import check_forms, check_layer_weights
 from models.machines.pack import pack_weights, weight_specs
 from models.machines.precisions import of_prefill
-from models.machines.prefill_experts import Mixtures, experts_of, mixture_structs
+from models.machines.prefill_experts import (
+    Mixtures,
+    PrefillExperts,
+    experts_of,
+    mixture_structs,
+)
 from models.machines.prefill_forms import (
     layer_runs,
     position_tables,
@@ -350,10 +355,14 @@ class Prefill:
         """
         if self.experts is None:
             return None
-        form = self.experts.open
-        given = self._arguments(prompt, self.experts.given(form, None))
-        _, counts, _, _ = self._program(form).compiled(*given)
+        _, counts, _, _ = self._found(prompt, self.experts)
         return _by_layer(counts)
+
+    def _found(self, prompt: list[int], experts: PrefillExperts) -> Any:
+        """What the program computes with room for whatever is chosen."""
+        form = experts.open
+        given = self._arguments(prompt, experts.given(form, None))
+        return self._program(form).compiled(*given)
 
     def compile(self, prompt: list[int]) -> Compiled:
         """The compiled program, to be handed to `run`."""
@@ -365,6 +374,10 @@ class Prefill:
     def run(self, prompt: list[int], compiled: Compiled | None = None) -> PrefillResult:
         """Prefills a prompt of `tokens` tokens.
 
+        Layers with experts need no program for the prompt's own counts: what each token computes is
+        the same in one with room for whatever is chosen. `compiled` is for those counts, the one
+        that is timed.
+
         Args:
           prompt: token ids.
           compiled: for this prompt.
@@ -372,11 +385,15 @@ class Prefill:
         Raises:
           LimitExceeded: `compiled` is for a prompt whose tokens choose other experts.
         """
-        if compiled is None:
-            counts = self.counts(prompt)
-            compiled = Compiled(self.program_for(counts).compiled, counts)
-        call, known = compiled
-        pieces, counted, keys, values = call(*self.arguments(prompt, known))
+        known = None
+        if compiled is not None:
+            call, known = compiled
+            made = call(*self.arguments(prompt, known))
+        elif self.experts is not None:
+            made = self._found(prompt, self.experts)
+        else:
+            made = self.program.compiled(*self.arguments(prompt))
+        pieces, counted, keys, values = made
         if self.experts is None and self.cores == 1:
             # The mesh has no axis of cores.
             expanded = jax.tree.map(lambda x: x[:, None], (pieces, keys, values))
@@ -384,8 +401,8 @@ class Prefill:
         counts = None
         if self.experts is not None:
             counts = _by_layer(counted)
-            assert known is not None
-            self.experts.same(known, counts)
+            if known is not None:
+                self.experts.same(known, counts)
         # Behind chips and cores: layers.
         k, v = jnp.concatenate(keys, axis=2), jnp.concatenate(values, axis=2)
         token = self._first_token(pieces)

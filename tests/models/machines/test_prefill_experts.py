@@ -17,7 +17,7 @@ from models.config import ModelConfig
 from models.errors import ModelError
 from models.layer_form import Experts
 from models.loading.hf_folder import load_hf_folder
-from models.machines.prefill import Compiled, Prefill, useful_flops
+from models.machines.prefill import Compiled, Prefill, PrefillResult, useful_flops
 from models.plain import mlp
 from models.plain.transformer import forward
 from tests.helpers import same_clock
@@ -73,6 +73,8 @@ def agrees(
     if counts is not None:
         compiled = Compiled(prefill.program_for(counts).compiled, counts)
     result = prefill.run(prompt, compiled)
+    if counts is None:
+        same_in_its_own_room(prefill, prompt, result)
     wanted = oracle_of(config, weights, prompt)
     for actual, expected in zip((result.logits, result.k, result.v), wanted):
         near(actual, expected, 1e-4)
@@ -89,6 +91,18 @@ def agrees(
     again = prefill.read(device, result.counts, jump=False)
     same_clock(reading.clock, again.clock)
     assert reading.layer_done_s == again.layer_done_s
+
+
+def same_in_its_own_room(
+    prefill: Prefill, prompt: list[int], found: PrefillResult
+) -> None:
+    """The program that is timed, with room for the prompt's counts, computes the same bits."""
+    assert found.counts is not None
+    own = Compiled(prefill.program_for(found.counts).compiled, found.counts)
+    result = prefill.run(prompt, own)
+    for name in ("logits", "k", "v"):
+        pair = getattr(result, name), getattr(found, name)
+        np.testing.assert_array_equal(*pair, err_msg=name)
 
 
 def test_a_layer_with_experts_agrees_with_the_oracle(
@@ -122,6 +136,14 @@ def test_families_with_experts_agree(name: str, chips: int, cores: int) -> None:
     config, weights, _ = load_hf_folder(DATA / name)
     prompt = prompt_of(config, 18)
     agrees(config, weights, prompt, chips=chips, cores=cores)
+
+
+@pytest.mark.slow
+def test_room_for_the_counts_computes_what_any_room_does_in_bfloat16() -> None:
+    weights, prompt = weights_of(MIXED), prompt_of(MIXED, 18)
+    options: Any = dict(tokens=18, chips=3, cores=2, dtype="bfloat16")
+    prefill = Prefill(MIXED, weights, **options)
+    same_in_its_own_room(prefill, prompt, prefill.run(prompt))
 
 
 # --- clocks ---
