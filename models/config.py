@@ -285,7 +285,7 @@ class ModelConfig:
     @property
     def value_dim(self) -> int:
         """Features of a head's value."""
-        return self.head_dim if self.latent is None else self.latent.value_width
+        return self.head_dim if self.latent is None else self.latent.value_dim
 
     @property
     def query_width(self) -> int:
@@ -320,13 +320,13 @@ class ModelConfig:
     @property
     def latent_pair_width(self) -> int:
         """Width of all heads' plain keys and values, which the latent is made into."""
-        each = self._latent.plain_width + self._latent.value_width
+        each = self._latent.plain + self._latent.value_dim
         return self.num_attention_heads * each
 
     @property
     def latent_output_width(self) -> int:
         """Width of all heads' values."""
-        return self.num_attention_heads * self._latent.value_width
+        return self.num_attention_heads * self._latent.value_dim
 
     @property
     def expert_width(self) -> int:

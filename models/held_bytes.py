@@ -38,7 +38,7 @@ def cache_bytes_a_token(config: ModelConfig, plan: Precision) -> int:
     held = of_activations(plan.cache)
     if config.latent is not None:
         latent = config.latent
-        each = sum(held.held_bytes(n, 1) for n in (latent.rank, latent.turned_width))
+        each = sum(held.held_bytes(n, 1) for n in (latent.rank, latent.turned))
         return config.num_hidden_layers * each
     of_head = held.held_bytes(config.head_dim, 1)
     return config.num_hidden_layers * 2 * config.num_key_value_heads * of_head

@@ -50,26 +50,26 @@ class Latent:
     Attributes:
         query_rank: Width of the queries' latent; None: queries are projected at once.
         rank: Width of the latent that keys and values are made of.
-        plain_width: Features of a head's query and key that do not turn.
-        turned_width: Those that do; of a key, all heads share them.
-        value_width: Features of a head's value.
+        plain: Features of a head's query and key that do not turn.
+        turned: Those that do; of a key, all heads share them.
+        value_dim: Features of a head's value.
     """
 
     query_rank: int | None
     rank: int
-    plain_width: int
-    turned_width: int
-    value_width: int
+    plain: int
+    turned: int
+    value_dim: int
 
     @property
     def key_width(self) -> int:
         """Features of a head's query and key."""
-        return self.plain_width + self.turned_width
+        return self.plain + self.turned
 
     @property
     def cached_width(self) -> int:
         """What a token leaves in the cache: its latent, and the turned features of its key."""
-        return self.rank + self.turned_width
+        return self.rank + self.turned
 
 
 @dataclasses.dataclass(frozen=True)

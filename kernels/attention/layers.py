@@ -173,20 +173,14 @@ class _Sized:
         most = layer.context
         if ahead or keys.skips:
             most = ahead * rows + max(0, int((keys.high - low).max()))
-        return AttentionMap(
-            batch=1,
-            heads=layer.heads,
-            kv_heads=layer.kv_heads,
-            head_dim=layer.head_dim,
-            value_dim=layer.head_dim,
-            context=layer.context,
-            rows=rows,
-            parts=layer.parts,
-            most_live=max(1, share_of(most, rows)),
-            # Of all rows the first one's slot of a position is the latest.
-            last_first=share_of(int(low[low < keys.high].max(initial=0)), rows),
+        # Of all rows the first one's slot of a position is the latest.
+        latest = share_of(int(low[low < keys.high].max(initial=0)), rows)
+        of_layer = AttentionMap.of_layer(
+            layer, most_live=max(1, share_of(most, rows)), last_first=latest
+        )
+        return dataclasses.replace(
+            of_layer,
             scale=layer.scale if scale is None else float(scale),
-            dtype=layer.dtype,
             ahead=ahead,
         )
 

@@ -14,14 +14,14 @@ def _deepseek_v3(values: Mapping[str, Any]) -> dict[str, Any]:
     latent = Latent(
         query_rank=values["q_lora_rank"],
         rank=values["kv_lora_rank"],
-        plain_width=values["qk_nope_head_dim"],
-        turned_width=values["qk_rope_head_dim"],
-        value_width=values["v_head_dim"],
+        plain=values["qk_nope_head_dim"],
+        turned=values["qk_rope_head_dim"],
+        value_dim=values["v_head_dim"],
     )
     return {
         **sigmoid_experts(values),
         "latent": latent,
-        "head_dim": latent.turned_width,
+        "head_dim": latent.turned,
         "attention_scale": latent.key_width**-0.5 * _yarn_of_scores(values),
     }
 

@@ -290,9 +290,9 @@ def _deepseek2(data: Metadata, scaling: Scaling) -> dict[str, Any]:
     latent = Latent(
         query_rank=data.size("attention.q_lora_rank", 0) or None,
         rank=data.size("attention.kv_lora_rank"),
-        plain_width=key - turned,
-        turned_width=turned,
-        value_width=value,
+        plain=key - turned,
+        turned=turned,
+        value_dim=value,
     )
     scale = key**-0.5
     if scaling is not None and scaling["rope_type"] == "yarn":

@@ -73,8 +73,8 @@ def _pair(file: GgufFile, config: ModelConfig, keys: str, values: str) -> Values
     """
     latent, heads = config.latent, config.num_attention_heads
     assert latent is not None
-    check_shape(file, keys, (heads, latent.rank, latent.plain_width))
-    check_shape(file, values, (heads, latent.value_width, latent.rank))
+    check_shape(file, keys, (heads, latent.rank, latent.plain))
+    check_shape(file, values, (heads, latent.value_dim, latent.rank))
     both = [file.read(keys).swapaxes(1, 2), file.read(values)]
     return np.concatenate(both, axis=1).reshape(-1, latent.rank)
 

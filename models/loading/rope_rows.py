@@ -40,7 +40,7 @@ def _turned(config: ModelConfig, tensor: Tensor) -> tuple[int, int]:
     if latent is None:
         return (config.head_dim, 0) if tensor.rotated else (0, 0)
     if tensor.name in ("wq", "wq_up"):
-        return latent.key_width, latent.plain_width
+        return latent.key_width, latent.plain
     if tensor.name == "wkv_down":
         # One key for all heads, behind the latent.
         return latent.cached_width, latent.rank

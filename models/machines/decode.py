@@ -223,7 +223,7 @@ class Decoder:
             return np.zeros((config.num_hidden_layers, 0, *of_token), np.float32)
 
         if config.latent is not None:
-            turned, rank = config.latent.turned_width, config.latent.rank
+            turned, rank = config.latent.turned, config.latent.rank
             return self.cache_from(none(turned), none(rank))
         heads = (config.num_key_value_heads, config.head_dim)
         return self.cache_from(none(*heads), none(*heads))

@@ -7,11 +7,11 @@ from kernels.moe.wafer import ExpertMlp
 from kernels.wse.decode.activation import Activation
 from kernels.wse.decode.candidates import EndsForm, LayerKind
 from kernels.wse.decode.form import DecodeForm
-from kernels.wse.decode.latent_map import LatentForm
 from models.attention_pattern import Attention, pattern_of
 from models.config import ModelConfig
 from models.family_attention import is_causal, variant_of
-from models.layer_form import Experts, Latent, LayerForm, Temperature
+from models.layer_form import Experts, LayerForm, Temperature
+from models.machines.latents import latent_heads
 
 
 def kinds_of(
@@ -78,18 +78,7 @@ def decode_form(form: LayerForm) -> DecodeForm:
         unit_qk_norm=attention.qk_norm == "unit",
         has_temperature=attention.temperature is not None,
         score_scale=attention.scale,
-        latent=None if attention.latent is None else latent_form(attention.latent),
-    )
-
-
-def latent_form(latent: Latent) -> LatentForm:
-    """Sizes of latent attention."""
-    return LatentForm(
-        query_rank=latent.query_rank,
-        rank=latent.rank,
-        plain=latent.plain_width,
-        turned=latent.turned_width,
-        value_dim=latent.value_width,
+        latent=latent_heads(attention.latent),
     )
 
 
@@ -122,6 +111,5 @@ __all__ = [
     "ends_of",
     "kind_of",
     "kinds_of",
-    "latent_form",
     "temperature_at",
 ]

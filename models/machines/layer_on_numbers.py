@@ -82,7 +82,7 @@ def _of_latents(
     assert isinstance(attention, LatentProgram) and latent is not None
     heads = stages.config.num_attention_heads
     pair = weights["wkv_up"].reshape(latent.rank, heads, -1)
-    of_keys, of_values = np.split(pair, [latent.plain_width], axis=2)
+    of_keys, of_values = np.split(pair, [latent.plain], axis=2)
     # Latents and turned keys are the same on every core: those of the first are taken.
     of_token = _by_token(stages, latents[:, :1])
     of_key = _by_token(stages, rotary[:, :1])

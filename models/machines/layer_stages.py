@@ -40,6 +40,7 @@ from models.config import ModelConfig
 from models.errors import ModelError
 from models.family_attention import variant_of
 from models.layer_form import LayerForm
+from models.machines.latents import latent_heads
 from models.tensors import tensors_of
 
 LayerWeights: TypeAlias = Mapping[str, Any]
@@ -163,20 +164,13 @@ class LayerStages:
     def projection_form(self) -> LatentForm | GroupedForm:
         """Of the projections before attention."""
         attention = self.form.attention
-        if attention.latent is None:
+        latent = latent_heads(attention.latent)
+        if latent is None:
             turned = 0 if attention.rotation is None else attention.rotation.width
             return GroupedForm(
                 self.tiling, self.heads, self.kv_heads, self.config.head_dim, turned
             )
-        latent = attention.latent
-        return LatentForm(
-            self.tiling,
-            self.heads,
-            latent.query_rank,
-            latent.rank,
-            latent.plain_width,
-            latent.turned_width,
-        )
+        return LatentForm(self.tiling, self.heads, latent)
 
     @functools.cached_property
     def moe(self) -> MoeMesh | None:
@@ -234,10 +228,10 @@ class LayerStages:
             heads=heads,
             queries=self.tokens,
             keys=self.tokens,
-            nope=form.latent.plain_width,
-            rope=form.latent.turned_width,
+            nope=form.latent.plain,
+            rope=form.latent.turned,
             rank=form.latent.rank,
-            value_dim=form.latent.value_width,
+            value_dim=form.latent.value_dim,
         )
         latent = LatentVariant(config.name, variant, self.latent_form)
         return latent.program(sizes, **options)
@@ -259,7 +253,7 @@ class LayerStages:
         """A layer's weights as the projections take them."""
         form = self.projection_form
         if isinstance(form, LatentForm):
-            has_rank = form.query_rank is not None
+            has_rank = form.latent.query_rank is not None
             return packing.latent_weights(
                 form,
                 norm=weights["attn_norm"],
@@ -361,8 +355,9 @@ class LayerStages:
     @property
     def table_struct(self) -> jax.ShapeDtypeStruct:
         """Of cosines and of sines."""
-        tiling, form = self.tiling, self.projection_form
-        sizes = tiling.blocks, tiling.tiles, tiling.rows, form.turned // 2
+        tiling, rotation = self.tiling, self.form.attention.rotation
+        pairs = 0 if rotation is None else rotation.width // 2
+        sizes = tiling.blocks, tiling.tiles, tiling.rows, pairs
         return jax.ShapeDtypeStruct((self.chips, *sizes), jnp.float32)
 
 

@@ -103,12 +103,12 @@ def further(config: ModelConfig) -> Iterator[str]:
     if config.embedding_scale != 1:
         yield "a scaled embedding"
     latent = config.latent
-    if not _in_parts(config.head_dim if latent is None else latent.value_width):
+    if not _in_parts(config.head_dim if latent is None else latent.value_dim):
         yield "heads of features that are no equal parts of at most 128"
     if latent is not None:
         if not all(_in_parts(rank) for rank in (latent.query_rank or 1, latent.rank)):
             yield "latents of features that are no equal parts of at most 128"
-        if max(latent.plain_width, latent.turned_width) > 128:
+        if max(latent.plain, latent.turned) > 128:
             yield "keys of more than 128 features that turn or of more that do not"
     rotations = {form.attention.rotation for form in config.forms}
     if len(rotations) > 1:

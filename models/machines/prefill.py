@@ -105,11 +105,15 @@ class PrefillReading:
 
 def _prefill_reading(clock: Reading, runs: int) -> PrefillReading:
     # Keys of every run and then values, stacked over layers, each ready at its own time.
-    keys = clock.outputs[-2 * runs : -runs]
+    keys, values = clock.outputs[-2 * runs : -runs], clock.outputs[-runs:]
     tick_hz = clock.device.tick_hz
-    # A layer can be handed over once the last core has stored its keys.
+    # A layer can be handed over once the last core has stored both.
     done_s = [
-        int(np.max(ticks)) / tick_hz for of_run in keys for ticks in of_run.steps or []
+        int(max(np.max(of_keys), np.max(of_values))) / tick_hz
+        for of_run in zip(keys, values, strict=True)
+        for of_keys, of_values in zip(
+            *(each.steps or [] for each in of_run), strict=True
+        )
     ]
     return PrefillReading(clock, done_s)
 

@@ -11,10 +11,11 @@ from kernels.tokens.choose import Slots, choose
 from kernels.tokens.placement import PLACEMENTS
 from kernels.trainium.context.sizes import LEAST_COLUMNS, ContextTiling
 from kernels.trainium.layer.ring import LayerScores, attention_tiling
-from kernels.trainium.layer.tiling import LatentHeads, LayerTiling, tile_tokens
+from kernels.trainium.layer.tiling import LayerTiling, tile_tokens
 from models.attention_pattern import Pattern
 from models.config import ModelConfig
 from models.family_attention import with_scale
+from models.machines.latents import latent_heads
 from models.machines.tensor_parallel import PADDING, Shares
 
 
@@ -37,7 +38,7 @@ def layer_tiling(
     heads, cores = shares.heads.shape[1], len(shares.heads)
     # Where all layers have experts no block of tokens holds an MLP's features.
     widest = 0 if all(with_experts) else ffn
-    latent = latent_heads(config)
+    latent = latent_heads(config.latent)
     if latent is not None:
         # Latents of a token, and what queries are made of the first of them.
         down = (latent.query_rank or 0) + latent.rank + latent.turned
@@ -69,20 +70,6 @@ def layer_tiling(
         latent=latent,
         norm_widths=norm_widths(config, shares) if wide_norms else None,
         elements=elements,
-    )
-
-
-def latent_heads(config: ModelConfig) -> LatentHeads | None:
-    """Sizes of a model's heads that are made of latents; None where it has none."""
-    latent = config.latent
-    if latent is None:
-        return None
-    return LatentHeads(
-        latent.query_rank,
-        latent.rank,
-        latent.plain_width,
-        latent.turned_width,
-        latent.value_width,
     )
 
 

@@ -118,17 +118,17 @@ def _latent(
     else:
         down = _linear(weights, normed, "wq_down")
         q = _linear(weights, rms_norm(down, weights["query_norm"], eps), "wq_up")
-    plain, turned = jnp.split(of_heads(q), [latent.plain_width], axis=-1)
+    plain, turned = jnp.split(of_heads(q), [latent.plain], axis=-1)
     turned = rotate(turned, positions.cos, positions.sin)
     q = jnp.concatenate([plain, turned], axis=-1)
 
     cached = _linear(weights, normed, "wkv_down")
     rank, shared = jnp.split(cached, [latent.rank], axis=-1)
     pair = _linear(weights, rms_norm(rank, weights["latent_norm"], eps), "wkv_up")
-    keys, values = jnp.split(of_heads(pair), [latent.plain_width], axis=-1)
+    keys, values = jnp.split(of_heads(pair), [latent.plain], axis=-1)
     # One turned part for all heads.
     shared = rotate(shared[:, :, None], positions.cos, positions.sin)
-    shared = jnp.broadcast_to(shared, (*keys.shape[:3], latent.turned_width))
+    shared = jnp.broadcast_to(shared, (*keys.shape[:3], latent.turned))
     return q, jnp.concatenate([keys, shared], axis=-1), values
 
 

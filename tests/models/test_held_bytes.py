@@ -63,7 +63,7 @@ def test_caches() -> None:
     assert cache_bytes_a_token(config, precision("cache=mxfp8")) == heads * 132
     latent = load(DATA / "deepseek_v3").config
     assert latent.latent is not None
-    of_token = latent.latent.rank + latent.latent.turned_width
+    of_token = latent.latent.rank + latent.latent.turned
     wide = cache_bytes_a_token(latent, precision("float32"))
     assert wide == latent.num_hidden_layers * 4 * of_token
 

@@ -6,6 +6,7 @@ import math
 import jax.numpy as jnp
 
 from emu.annotations import DType
+from kernels.latent_heads import LatentHeads
 from kernels.trainium.gemm.operands import quarters
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
@@ -23,25 +24,6 @@ TILES_A_BLOCK = 4
 RINGS = 4  # weight chunks in SBUF at once: two buffers each of gate and up projection
 # Bytes a partition of tiles that attention keeps through a layer.
 ATTENTION_BYTES = 4 * 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class LatentHeads:
-    """Features of heads whose keys and values are made of a latent.
-
-    Attributes:
-      query_rank: of the queries' latent; None: queries are projected at once.
-      rank: of the latent of keys and values.
-      plain: of a query and a key that do not turn, at most 128.
-      turned: those that do, at most 128; of a key all heads share them.
-      value_dim: of a value.
-    """
-
-    query_rank: int | None
-    rank: int
-    plain: int
-    turned: int
-    value_dim: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,4 +203,4 @@ def tile_tokens(
     return blocks, tiles, rows
 
 
-__all__ = ["LatentHeads", "LayerTiling", "tile_tokens"]
+__all__ = ["LayerTiling", "tile_tokens"]

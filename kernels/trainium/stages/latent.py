@@ -22,6 +22,7 @@ from emu.trainium.engines.memory import dma_load, dma_store, hbm, psum, sbuf
 from emu.trainium.isa import nc_transpose, tensor_copy
 from emu.trainium.links.collectives import all_gather
 from emu.trainium.spaces import Hbm, Sbuf
+from kernels.latent_heads import LatentHeads
 from kernels.refusal import refuse
 from kernels.trainium.layer.form import Positions
 from kernels.trainium.layer.norm import in_every_row, rms_norm
@@ -46,23 +47,20 @@ class LatentForm:
     Attributes:
       tiling: of the tokens.
       heads: of a core.
-      query_rank: features of the queries' latent; None: queries are projected at once.
-      rank: of the latent of keys and values.
-      plain: features of a query that do not turn.
-      turned: those that do, and of the key that all heads share.
+      latent: features of all heads.
       span: token tiles of a key tile, whose latents stand side by side.
     """
 
     tiling: StageTiling
     heads: int
-    query_rank: int | None
-    rank: int
-    plain: int
-    turned: int
+    latent: LatentHeads
     span: int = 1
 
     def __post_init__(self) -> None:
-        for name, width in (("query_rank", self.query_rank), ("rank", self.rank)):
+        for name, width in (
+            ("query_rank", self.latent.query_rank),
+            ("rank", self.latent.rank),
+        ):
             if width is not None and width % split(width, PARTITIONS)[0]:
                 refuse(
                     f"{name} is {width}, must be a multiple of {split(width, PARTITIONS)[0]}, the "
@@ -77,18 +75,17 @@ class LatentForm:
         tokens = tiling.blocks, tiling.tiles, tiling.rows
         cores = tiling.hidden_parts
         stage = StageTiling(tiling.hidden, tiling.eps, *tokens, cores, tiling.dtype)
-        ranks = latent.query_rank, latent.rank
-        return cls(stage, tiling.heads, *ranks, latent.plain, latent.turned, span)
+        return cls(stage, tiling.heads, latent, span)
 
     @property
     def parts(self) -> tuple[int, int]:
         """`(count, features)` of the parts of a latent that are contracted at once."""
-        return split(self.rank, PARTITIONS)
+        return split(self.latent.rank, PARTITIONS)
 
     @property
     def down(self) -> int:
         """Columns of both down projections and of the turned key."""
-        return (self.query_rank or 0) + self.rank + self.turned
+        return (self.latent.query_rank or 0) + self.latent.cached_width
 
     @property
     def own_down(self) -> int:
@@ -164,7 +161,7 @@ def latent_projections(
         made = linear(h, weights.down, None, rows=tiling.rows, dtype=tiling.dtype)
         # Without a latent of their own, queries contract what is here already.
         queries = None
-        if form.query_rank is None:
+        if form.latent.query_rank is None:
             queries = _queries(h, own_cos, own_sin, weights, form)
         return stored(made), queries
 
@@ -182,12 +179,14 @@ def latent_projections(
         block = loaded(own, tiling)
         first = number * tiling.tiles
         latents, rotary = _keys(latents, first, block, own_cos, own_sin, weights, form)
-        if form.query_rank is None:
+        if form.latent.query_rank is None:
             return latents, (rotary, None)
         assert weights.query_norm is not None
-        of_queries = lax.slice_in_dim(block, 0, form.query_rank, axis=2)
-        cut = split(form.query_rank, PARTITIONS)
-        h = normalised(of_queries, weights.query_norm, form.query_rank, cut, tiling)
+        of_queries = lax.slice_in_dim(block, 0, form.latent.query_rank, axis=2)
+        cut = split(form.latent.query_rank, PARTITIONS)
+        h = normalised(
+            of_queries, weights.query_norm, form.latent.query_rank, cut, tiling
+        )
         return latents, (rotary, _queries(h, own_cos, own_sin, weights, form))
 
     numbers = jnp.arange(tiling.blocks, dtype=jnp.int32)
@@ -248,16 +247,16 @@ def _queries(
     """A block's queries: HBM `[tiles, heads, features, rows]`, plain and turned."""
     tiling = form.tiling
     made = linear(h, weights.queries, None, rows=tiling.rows, dtype=tiling.dtype)
-    middle = form.heads * form.plain
-    end = middle + form.heads * form.turned
+    middle = form.heads * form.latent.plain
+    end = middle + form.heads * form.latent.turned
 
     def of_tile(given: tuple[KnownInt, Hbm, Hbm]) -> tuple[Hbm, Hbm]:
         number, own_cos, own_sin = given
         own = index(made, number, 1)
         plain = lax.slice_in_dim(own, 0, middle, axis=1)
         turned = lax.slice_in_dim(own, middle, end, axis=1)
-        plain = plain.reshape(tiling.rows, form.heads, form.plain)
-        turned = turned.reshape(tiling.rows, form.heads, form.turned)
+        plain = plain.reshape(tiling.rows, form.heads, form.latent.plain)
+        turned = turned.reshape(tiling.rows, form.heads, form.latent.turned)
         rotated = rope(turned, *_angles(own_cos, own_sin))
         return store_transposed(plain), store_transposed(rotated)
 
@@ -277,15 +276,15 @@ def _keys(
     """All latents with those of a block, whose first token tile is `first`; its turned keys."""
     tiling = form.tiling
     weight = in_every_row(weights.latent_norm, tiling.rows)
-    start = form.query_rank or 0
-    middle = start + form.rank
-    end = middle + form.turned
+    start = form.latent.query_rank or 0
+    middle = start + form.latent.rank
+    end = middle + form.latent.turned
 
     def of_tile(latents: Hbm, given: tuple[KnownInt, Hbm, Hbm]) -> tuple[Hbm, Hbm]:
         number, own_cos, own_sin = given
         own = index(block, number, 1)
         latent = lax.slice_in_dim(own, start, middle, axis=1)
-        normed = rms_norm(latent, weight, size=form.rank, eps=tiling.eps)
+        normed = rms_norm(latent, weight, size=form.latent.rank, eps=tiling.eps)
         latents = _with_tile(latents, normed, first + number, form)
         key = lax.slice_in_dim(own, middle, end, axis=1)
         rotated = rope(key[:, None], *_angles(own_cos, own_sin))

@@ -62,12 +62,12 @@ def latent_weights(
     missing = form.own_down * cores - form.down
     dealt = _columns(xp.pad(joined, [(0, 0), (0, missing)]), cores, xp)
     by_head = queries.reshape(len(queries), cores, form.heads, -1)
-    plain = _flat(by_head[..., : form.plain], xp)
-    turned = _flat(by_head[..., form.plain :], xp)
+    plain = _flat(by_head[..., : form.latent.plain], xp)
+    turned = _flat(by_head[..., form.latent.plain :], xp)
     own = xp.concatenate([plain, turned], axis=2)
     _, rows = tiling.hidden_tiles
-    if form.query_rank is not None:
-        _, rows = split(form.query_rank, PARTITIONS)
+    if form.latent.query_rank is not None:
+        _, rows = split(form.latent.query_rank, PARTITIONS)
     return LatentWeights(
         norm=_row(norm, tiling.hidden_padded, xp),
         down=_packed(dealt, tiling.hidden_tiles[1], xp),

@@ -24,7 +24,7 @@ from emu.annotations import KnownInt, Shape
 from emu.wse.pe.packed import SCALES
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
-from kernels.wse.decode.mapping import FLOAT32_BYTES, share_of, stride_of
+from kernels.wse.decode.mapping import FLOAT32_BYTES, LayerMap, share_of, stride_of
 
 
 class Heads(Protocol):
@@ -155,6 +155,31 @@ class AttentionMap:
                 f"{self.parts} parts have {self.dims} dimensions of keys and {self.value_dims} of "
                 f"values each, must be parts of one block of {self.block} or whole blocks"
             )
+
+    @classmethod
+    def of_layer(
+        cls, layer: LayerMap, *, most_live: int, last_first: int = 0
+    ) -> "AttentionMap":
+        """That of a layer's region, which goes through some of its slots.
+
+        Args:
+          layer: the mapping.
+          most_live, last_first: as the attributes.
+        """
+        return cls(
+            batch=1,
+            heads=layer.heads,
+            kv_heads=layer.kv_heads,
+            head_dim=layer.head_dim,
+            value_dim=layer.head_dim,
+            context=layer.context,
+            rows=layer.rows,
+            parts=layer.parts,
+            most_live=most_live,
+            last_first=last_first,
+            scale=layer.scale,
+            dtype=layer.dtype,
+        )
 
     def blocks(self, dims: int) -> int:
         """Blocks of so many features of a PE."""

@@ -158,7 +158,7 @@ def layer_map(
         ffn=model.intermediate_size,
         heads=model.num_attention_heads,
         kv_heads=groups,
-        head_dim=model.head_dim if form.latent is None else form.latent.cached,
+        head_dim=model.head_dim if form.latent is None else form.latent.cached_width,
         eps=model.rms_norm_eps,
         qk_norm=model.qk_norm,
         context=demand.context,

@@ -4,6 +4,8 @@ It adds what dominates decode: the all-reduces' stages and words, the multiply-a
 scalar loops, and a fixed set-up per instruction.
 """
 
+import dataclasses
+
 from emu.datasheet import Device
 from emu.wse.pe.laws import (
     SINGLE,
@@ -153,21 +155,8 @@ def _layer_map_cycles(layer: LayerMap, device: Device) -> float:
 def _coded_cache_cycles(layer: LayerMap, held: Format, device: Device) -> float:
     """Of products with a cache in codes, of their scales, and of the new token's codes."""
     live = _live(layer)
-    layout = AttentionMap(
-        batch=1,
-        heads=layer.heads,
-        kv_heads=layer.kv_heads,
-        head_dim=layer.head_dim,
-        value_dim=layer.head_dim,
-        context=layer.context,
-        rows=layer.rows,
-        parts=layer.parts,
-        most_live=live,
-        last_first=0,
-        scale=layer.scale,
-        dtype=layer.dtype,
-        cache_dtype=held.element,
-    )
+    of_layer = AttentionMap.of_layer(layer, most_live=live)
+    layout = dataclasses.replace(of_layer, cache_dtype=held.element)
     scores = vector_cycles(device, layer.queries * live, SINGLE)
     exchange = all_reduce_cycles(device, layer.parts, 2)
     appended = append_cycles(layer.dims, held, device)

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 from emu.annotations import DType, Shape
 from emu.datasheet import Device
 from emu.wse.spaces import Sram
+from kernels.latent_heads import LatentHeads
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
 from kernels.wse.decode.activation import SILU, Activation
-from kernels.wse.decode.latent_map import LatentForm
 from kernels.wse.decode.region import Region
 
 
@@ -83,7 +83,7 @@ class DecodeForm:
     has_temperature: bool = False
     score_scale: float | None = None
     residual_scale: float = 1.0
-    latent: LatentForm | None = None
+    latent: LatentHeads | None = None
 
     def __post_init__(self) -> None:
         if self.rotary_dim is not None:

@@ -16,63 +16,11 @@ import dataclasses
 import numpy as np
 
 from emu.annotations import Shape
+from kernels.latent_heads import LatentHeads
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
 from kernels.wse.decode.region import Region
 from kernels.wse.decode.share import Share
-
-
-@dataclasses.dataclass(frozen=True)
-class LatentForm:
-    """Sizes of latent attention, whatever the region.
-
-    Attributes:
-      query_rank: width of the queries' latent; None: queries are projected at once.
-      rank: width of the latent that keys and values are made of.
-      plain: features of a head's query and key that do not turn.
-      turned: those that do; of a key, all heads share them.
-      value_dim: features of a head's value.
-    """
-
-    query_rank: int | None
-    rank: int
-    plain: int
-    turned: int
-    value_dim: int
-
-    def __post_init__(self) -> None:
-        sizes.check_whole(self, "rank", "plain", "turned", "value_dim")
-        if self.query_rank is not None:
-            sizes.check_whole(self, "query_rank")
-        if self.turned % 2:
-            refuse(f"turned is {self.turned}, must be even: pairs turn")
-
-    @property
-    def cached(self) -> int:
-        """What a token leaves in the cache: its latent, and the turned features of its key."""
-        return self.rank + self.turned
-
-    @property
-    def scale(self) -> float:
-        """Factor of a score where a layer states none: by the features of a query."""
-        return (self.plain + self.turned) ** -0.5
-
-    def flops(self, hidden: int, heads: int, keys: int, groups: int) -> int:
-        """Multiply-adds of one token, times 2: the closed form without padding.
-
-        Args:
-          hidden: width of the residual stream.
-          heads: of queries.
-          keys: attended to, the token's own among them.
-          groups: of columns, each of which projects down for itself.
-        """
-        down = groups * hidden * (self.cached + (self.query_rank or 0))
-        up = heads * (self.query_rank or hidden) * (self.plain + self.turned)
-        absorbed = heads * self.plain * self.rank
-        attended = heads * keys * (self.cached + self.rank)
-        values = heads * self.rank * self.value_dim
-        out = heads * self.value_dim * hidden
-        return 2 * (down + up + absorbed + attended + values + out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +34,18 @@ class LatentMap:
       groups: of columns; divides the region's.
     """
 
-    form: LatentForm
+    form: LatentHeads
     region: Region
     heads: int
     groups: int
+
+    def __post_init__(self) -> None:
+        form = self.form
+        sizes.check_whole(form, "rank", "plain", "turned", "value_dim")
+        if form.query_rank is not None:
+            sizes.check_whole(form, "query_rank")
+        if form.turned % 2:
+            refuse(f"turned is {form.turned}, must be even: pairs turn")
 
     @property
     def parts(self) -> int:
@@ -228,4 +184,4 @@ class LatentMap:
         ]
 
 
-__all__ = ["LatentForm", "LatentMap"]
+__all__ = ["LatentMap"]

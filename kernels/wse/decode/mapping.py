@@ -165,10 +165,10 @@ class LayerMap:
     def _check_latent(self) -> None:
         form = self.form.latent
         assert form is not None
-        if self.head_dim != form.cached:
+        if self.head_dim != form.cached_width:
             refuse(
-                f"head_dim is {self.head_dim}, must be {form.cached}: a latent of {form.rank} and "
-                f"{form.turned} turned features of a key"
+                f"head_dim is {self.head_dim}, must be {form.cached_width}: a latent of "
+                f"{form.rank} and {form.turned} turned features of a key"
             )
         if form.rank % self.parts or self.kv_heads > self.heads:
             refuse(
@@ -253,7 +253,7 @@ class LayerMap:
         if self.form.score_scale is not None:
             return self.form.score_scale
         latent = self.form.latent
-        return self.head_dim**-0.5 if latent is None else latent.scale
+        return self.head_dim**-0.5 if latent is None else latent.key_width**-0.5
 
     @property
     def region(self) -> Region:

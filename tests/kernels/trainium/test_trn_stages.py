@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from emu.errors import LimitExceeded
+from kernels.latent_heads import LatentHeads
 from kernels.trainium.layer.gate import CLAMPED, Gate
 from kernels.trainium.stages import program
 from kernels.trainium.stages.grouped import GroupedForm
@@ -90,7 +91,8 @@ def check(found, expected):
 def test_latent_projections(cores, query_rank):
     """Columns that cores do not divide (132 + 20 + 6 are 2 of 79), a latent of two tiles."""
     own, heads, rank, plain, turns = tiling(cores), 4, 20, 10, 6
-    form = LatentForm(own, heads // cores, query_rank, rank, plain, turns)
+    of_heads = LatentHeads(query_rank, rank, plain, turns, value_dim=8)
+    form = LatentForm(own, heads // cores, of_heads)
     x, laid = hidden_states(own)
     (cos, sin), wide = tables(own, turns // 2)
     norm, latent_norm = 1 + draw(1, HIDDEN) / 4, 1 + draw(2, rank) / 4
@@ -235,7 +237,7 @@ def test_sizes():
 
 def test_a_latent_in_unequal_parts_is_refused():
     with pytest.raises(LimitExceeded, match="rank is 131"):
-        LatentForm(tiling(2), 2, None, 131, 8, 4)
+        LatentForm(tiling(2), 2, LatentHeads(None, 131, 8, 4, 8))
 
 
 def test_an_output_projection_of_other_heads_is_refused():

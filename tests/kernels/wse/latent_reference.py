@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from kernels.wse.decode.latent_map import LatentForm
+from kernels.latent_heads import LatentHeads
 from kernels.wse.decode.mapping import LayerMap
 from tests.kernels.wse.layer_reference import angles
 from tests.kernels.wse.reference import Array, rms_norm
 
 
 def random_latent(
-    form: LatentForm, hidden: int, heads: int, seed: int
+    form: LatentHeads, hidden: int, heads: int, seed: int
 ) -> dict[str, Any]:
     """float32 weights of latent attention and both norms of a layer, `[1, ...]`."""
     rng = np.random.default_rng(seed)
@@ -35,7 +35,7 @@ def random_latent(
         }
     return queries | {
         "attn_norm": norm(hidden),
-        "wkv_down": draw(hidden, form.cached),
+        "wkv_down": draw(hidden, form.cached_width),
         "latent_norm": norm(form.rank),
         "wkv_up": draw(form.rank, heads * (form.plain + form.value_dim)),
         "wo": draw(heads * form.value_dim, hidden),

@@ -55,7 +55,7 @@ def test_bytes(stream, dtype, itemsize):
 
 def test_a_latent_and_its_turned_key_are_sent() -> None:
     """DeepSeek-V3's, in bfloat16: 512 features and 64, whatever heads there are."""
-    latent = Latent(1536, rank=512, plain_width=128, turned_width=64, value_width=128)
+    latent = Latent(1536, rank=512, plain=128, turned=64, value_dim=128)
     config = dataclasses.replace(CONFIG, model_type="deepseek_v3", latent=latent)
     assert token_bytes(config, jnp.bfloat16) == (512 + 64) * 2
 

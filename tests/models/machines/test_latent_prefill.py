@@ -17,7 +17,7 @@ from tests.helpers import same_clock
 from tests.models.machines.test_prefill import LLAMA, near, prompt_of, structs_of
 from tests.models.machines.test_prefill_forms import oracle_of, weights_of
 
-LATENT = Latent(query_rank=24, rank=20, plain_width=12, turned_width=8, value_width=10)
+LATENT = Latent(query_rank=24, rank=20, plain=12, turned=8, value_dim=10)
 # DeepSeek-V3's attention before an MLP, at a scale of its own. `num_key_value_heads` says nothing
 # here, as in GGUF files, which have 1.
 LATENTS = dataclasses.replace(
@@ -27,7 +27,7 @@ LATENTS = dataclasses.replace(
     vocab_size=96,
     num_hidden_layers=1,
     num_key_value_heads=4,
-    head_dim=LATENT.turned_width,
+    head_dim=LATENT.turned,
     latent=LATENT,
     attention_scale=0.3,
 )
@@ -54,11 +54,11 @@ def agrees(config: ModelConfig, tokens: int, **options: Any) -> None:
     near(result.logits, logits, 5e-5)
     assert result.token == logits.argmax()
     assert result.v.shape == (config.num_hidden_layers, tokens, latent.rank)
-    near(result.k, keys[:, :, 0, latent.plain_width :], 5e-5)
+    near(result.k, keys[:, :, 0, latent.plain :], 5e-5)
     made = np.einsum("ltr,lrn->ltn", result.v, weights["layers"]["wkv_up"])
     by_head = made.reshape(*made.shape[:2], config.num_attention_heads, -1)
-    near(by_head[..., : latent.plain_width], keys[..., : latent.plain_width], 5e-5)
-    near(by_head[..., latent.plain_width :], values, 5e-5)
+    near(by_head[..., : latent.plain], keys[..., : latent.plain], 5e-5)
+    near(by_head[..., latent.plain :], values, 5e-5)
 
 
 @pytest.mark.parametrize(

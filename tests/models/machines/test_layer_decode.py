@@ -66,9 +66,9 @@ class ClosedForm:
         plain, turned, value = (
             self.of_a_row(features)
             for features in (
-                latent.plain_width,
-                latent.turned_width,
-                latent.value_width,
+                latent.plain,
+                latent.turned,
+                latent.value_dim,
             )
         )
         of_latent = latent.rank // self.parts
@@ -77,7 +77,7 @@ class ClosedForm:
             (query, plain + turned),
             (plain, of_latent),
             (of_latent, value),
-            (self.heads * up(latent.value_width, self.parts), self.depth),
+            (self.heads * up(latent.value_dim, self.parts), self.depth),
         ]
 
     def of_a_row(self, features):

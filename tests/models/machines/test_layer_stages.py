@@ -137,8 +137,8 @@ def projection_flops(stages):
     tokens, hidden = stages.tiling.tokens, stages.tiling.hidden_padded
     if not isinstance(form, LatentForm):
         return 2 * stages.chips * tokens * hidden * form.width * cores
-    of_heads = cores * form.heads * (form.plain + form.turned)
-    inputs = hidden if form.query_rank is None else form.query_rank
+    of_heads = cores * form.heads * form.latent.key_width
+    inputs = hidden if form.latent.query_rank is None else form.latent.query_rank
     return (
         2 * stages.chips * tokens * (hidden * cores * form.own_down + inputs * of_heads)
     )
@@ -170,7 +170,7 @@ def attention_core(stages):
     attention, latent = stages.form.attention, stages.form.attention.latent
     if latent is None:
         return Core.of(stages.attention.sizes, tables=int(attention.has_sinks))
-    of_latents = Latents(latent.rank, latent.plain_width)
+    of_latents = Latents(latent.rank, latent.plain)
     return Core.of(stages.attention.attention.sizes, latents=of_latents)
 
 
@@ -184,7 +184,7 @@ def attention_flops(stages):
     pairs = 2 * 128 * 128 * both
     expanded = 0
     if latent is not None:
-        made = latent.plain_width + latent.value_width
+        made = latent.plain + latent.value_dim
         expanded = 2 * 128 * latent.rank * made
     live = (status_of(stages) > DEAD).sum()
     return live * config.num_attention_heads * (pairs + expanded)
@@ -207,17 +207,19 @@ def projection_bytes(stages):
     assert tiling.token_tiles == 1
     hidden = tiling.hidden_padded
     x, norm = rows * hidden, rows * hidden
-    table = 2 * rows * form.turned // 2 * 2  # float32, in 16 bits
+    table = 2 * rows * stages.table_struct.shape[-1] * 2  # float32, in 16 bits
     if not isinstance(form, LatentForm):
         bias = 2 * rows * form.width
         moved = x + norm + hidden * form.width + bias + 2 * table + rows * form.width
         return 2 * stages.chips * cores * moved
     own, whole = rows * form.own_down, rows * form.own_down * cores
-    of_heads = form.heads * (form.plain + form.turned)
-    read = x + norm + hidden * form.own_down + whole + rows * form.rank + 2 * table
-    assert form.query_rank is not None
-    read += rows * form.query_rank + form.query_rank * of_heads
-    written = own + rows * (of_heads + form.rank + form.turned)
+    of_heads = form.heads * form.latent.key_width
+    read = (
+        x + norm + hidden * form.own_down + whole + rows * form.latent.rank + 2 * table
+    )
+    assert form.latent.query_rank is not None
+    read += rows * form.latent.query_rank + form.latent.query_rank * of_heads
+    written = own + rows * (of_heads + form.latent.cached_width)
     # Each core reads and writes every other's columns once.
     gathered = 2 * (cores - 1) * own
     return 2 * stages.chips * cores * (read + written + gathered)

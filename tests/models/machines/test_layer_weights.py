@@ -16,11 +16,11 @@ from models.plain.weights import random_weights
 
 def test_latents_that_do_not_divide_are_refused_by_name() -> None:
     """As heads: 131 features are no two equal parts; a key's are in two parts as they are."""
-    latent = Latent(None, rank=131, plain_width=8, turned_width=8, value_width=8)
+    latent = Latent(None, rank=131, plain=8, turned=8, value_dim=8)
     for sizes, told in (
         ({}, "latents of features that are no"),
-        ({"rank": 128, "plain_width": 130}, "keys of more than 128 features"),
-        ({"rank": 128, "value_width": 131}, "heads of features that are no"),
+        ({"rank": 128, "plain": 130}, "keys of more than 128 features"),
+        ({"rank": 128, "value_dim": 131}, "heads of features that are no"),
     ):
         odd = dataclasses.replace(
             TINY,
