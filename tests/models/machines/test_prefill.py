@@ -217,6 +217,13 @@ def test_clock(name, tokens, chips, cores):
     assert reading.layer_done_s == stepped.layer_done_s
     assert len(reading.layer_done_s) == 2
     assert 0 < reading.layer_done_s[0] < reading.layer_done_s[1] < reading.clock.seconds
+    # Both of a layer are stored when it is done, values behind keys.
+    keys, values = reading.clock.outputs[-2:]
+    assert keys.steps is not None and values.steps is not None
+    for layer, done_s in enumerate(reading.layer_done_s):
+        of_keys = np.max(keys.steps[layer])
+        of_values = np.max(values.steps[layer])
+        assert round(done_s * device.tick_hz) == of_values > of_keys
     issued = reading.clock.tally.by("flops")["trn.nc_matmul"]
     assert issued >= p.useful_flops
     s, config = p.tiling, p.config
