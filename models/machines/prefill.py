@@ -30,7 +30,6 @@ from kernels.trainium.stages.latent import LatentForm
 from models.attention_pattern import Attention, pattern_of
 from models.config import ModelConfig
 from models.family_attention import own_attention
-from models.layer_form import LayerForm
 from models.machines.layer_weights import check_forms, check_layer_weights
 from models.machines.pack import pack_weights, weight_specs
 from models.machines.precisions import of_prefill
@@ -49,11 +48,12 @@ from models.machines.prefill_kernel import (
     CHIP,
     CORE,
     KernelForm,
-    Pieces,
     prefill_kernel,
 )
+from models.machines.prefill_results import Gathering
 from models.machines.prompt_layout import choose_placement, layer_tiling, scores_of
 from models.machines.tensor_parallel import divide_model
+from models.machines.useful_flops import useful_flops
 from models.precision import Precision
 
 
@@ -409,72 +409,16 @@ class Prefill:
                 self.experts.same(known, counts)
         # Behind chips and cores: layers.
         k, v = jnp.concatenate(keys, axis=2), jnp.concatenate(values, axis=2)
-        token = self._first_token(pieces)
-        logits = self._logits(pieces)
-        return PrefillResult(token, logits, *self.cache(k, v), counts)
-
-    def _logits(self, pieces: Pieces) -> np.ndarray:
-        """The last token's logits, float32 `[vocabulary]`, put together from all cores'."""
-        # The other chips hold no last token: their logits are of no use.
-        by_core = [
-            np.asarray(logits[self.owner], np.float32).reshape(self.cores, -1)
-            for logits, _ in pieces
-        ]
-        # Where cores' ids overlap, each computed the same logit.
-        whole = np.empty(self.config.vocab_size, np.float32)
-        whole[self.shares.vocabulary] = np.concatenate(by_core, axis=1)
-        return whole
-
-    def _first_token(self, pieces: Pieces) -> int:
-        """The first generated token, from each column block's own maximum."""
-        largest, token = -np.inf, 0
-        for core, ids in enumerate(self.shares.vocabulary):
-            block_start = int(ids[0])
-            for logits, places in pieces:
-                blocks = np.asarray(logits[self.owner, core])[:, 0]
-                best_places = np.asarray(places[self.owner, core])[:, 0, 0]
-                for block, place in zip(blocks, best_places, strict=True):
-                    # Blocks go up in ids, so an equal logit later does not win.
-                    if block[place] > largest:
-                        largest, token = block[place], block_start + int(place)
-                    block_start += blocks.shape[1]
-        return token
-
-    def cache(self, k: jax.Array, v: jax.Array) -> tuple[np.ndarray, np.ndarray]:
-        """Keys and values as `PrefillResult` has them, padding and copies dropped.
-
-        Args:
-          k: `[chips, cores, layers, token tiles, kv_heads, head_dim, rows]`.
-          v: `[chips, cores, layers, token tiles, rows, kv_heads · head_dim]`; of latents, `[chips,
-            cores, layers, key tiles, 1, parts, features of a part, columns]`.
-        """
-        if self.tiling.latent is not None:
-            # Every core has all of both.
-            rotary, latents = np.asarray(k)[:, 0, :, :, 0], np.asarray(v)[:, 0, :, :, 0]
-            by_key = latents.transpose(0, 1, 2, 5, 3, 4)
-            return self._by_token(rotary.swapaxes(-2, -1)), self._by_token(by_key)
-        head_dim = self.config.head_dim
-        by_head = np.asarray(v).reshape(*v.shape[:-1], -1, head_dim)
-        # Both to [chips, layers, token tiles, rows, cores, kv_heads, head_dim].
-        keys = np.asarray(k).transpose(0, 2, 3, 6, 1, 4, 5)
-        values = by_head.transpose(0, 2, 3, 4, 1, 5, 6)
-        return self._collected(keys), self._collected(values)
-
-    def _by_token(self, stored: np.ndarray) -> np.ndarray:
-        """Of `[chips, layers, tiles, rows, ...]` each token's features, in the prompt's order."""
-        chips, layers = stored.shape[:2]
-        flat = stored.reshape(chips, layers, self.where.slots, -1)
-        return self.where.collect(flat, axis=1)
-
-    def _collected(self, stored: np.ndarray) -> np.ndarray:
-        """In the prompt's order, each KV head from one of the cores that hold it."""
-        chips, layers = stored.shape[:2]
-        heads = (self.shares.kv_heads.size, self.config.head_dim)
-        stored = stored.reshape(chips, layers, self.where.slots, *heads)
-        in_order = self.where.collect(stored, axis=1)
-        # Heads lie core by core, with copies and padding among them; the first place of each is
-        # taken.
-        return in_order[:, :, self.shares.kv_owners()]
+        gathering = Gathering(
+            self.shares,
+            self.where,
+            self.owner,
+            self.config.vocab_size,
+            self.config.head_dim,
+            of_latents=self.tiling.latent is not None,
+        )
+        token, logits = gathering.first_token(pieces), gathering.logits(pieces)
+        return PrefillResult(token, logits, *gathering.cache(k, v), counts)
 
     # --- on the clock ---
 
@@ -562,53 +506,4 @@ def _by_layer(counted: Any) -> np.ndarray:
     return np.concatenate(by_run, axis=1).swapaxes(0, 1).astype(np.int64)
 
 
-def useful_flops(config: ModelConfig, tokens: int, pairs: int | None = None) -> int:
-    """Matrix products of a prefill: every layer for every token, one token's logits.
-
-    Of a mixture of experts those count that a token chooses, with the router.
-
-    Causal attention has `n (n + 1) / 2` scores a head, each of as many multiply-adds as a key has
-    features, and as a value has. A multiply-add counts 2. Keys and values that are made of latents
-    are made once of each token, wherever they are attended to.
-
-    Args:
-      config: sizes.
-      tokens: of the prompt.
-      pairs: of a query and a key that are attended, over all heads and layers; None: the causal
-        ones.
-    """
-    hidden, heads = config.hidden_size, config.num_attention_heads
-    qkv = _attention_weights(config)
-    output = heads * config.value_dim * hidden
-    layers = config.num_hidden_layers
-    mlp = sum(_mlp_weights(form, config) for form in config.forms)
-    linear = 2 * (layers * (qkv + output) + mlp) * tokens
-    if pairs is None:
-        pairs = layers * heads * tokens * (tokens + 1) // 2
-    attention = 2 * pairs * (config.key_dim + config.value_dim)
-    logits = 2 * hidden * config.vocab_size
-    # Llama 3.1 8B, 4,096 tokens: 61.6 TFLOPs, 4.4 of them of attention.
-    return linear + attention + logits
-
-
-def _attention_weights(config: ModelConfig) -> int:
-    """Weights that a token is multiplied by for its queries, keys and values."""
-    hidden, latent = config.hidden_size, config.latent
-    if latent is None:
-        return hidden * (config.query_width + 2 * config.key_value_width)
-    queries, rank = config.latent_query_width, latent.query_rank
-    of_queries = hidden * queries if rank is None else rank * (hidden + queries)
-    of_latents = hidden * latent.cached_width + latent.rank * config.latent_pair_width
-    return of_queries + of_latents
-
-
-def _mlp_weights(form: LayerForm, config: ModelConfig) -> int:
-    """Weights that a token is multiplied by in a layer's second half."""
-    hidden, experts = config.hidden_size, form.experts
-    if experts is None:
-        return 3 * hidden * config.intermediate_size
-    width = experts.chosen * experts.width + experts.shared_width
-    return hidden * (3 * width + experts.count)
-
-
-__all__ = ["Compiled", "Prefill", "PrefillReading", "PrefillResult", "useful_flops"]
+__all__ = ["Compiled", "Prefill", "PrefillReading", "PrefillResult"]

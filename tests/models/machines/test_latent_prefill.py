@@ -11,7 +11,8 @@ from emu.trainium.datasheets import TRN3, with_cores
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.layer_form import Latent
-from models.machines.prefill import Prefill, useful_flops
+from models.machines.prefill import Prefill
+from models.machines.useful_flops import useful_flops
 from models.precision import precision
 from tests.helpers import same_clock
 from tests.models.machines.test_prefill import LLAMA, near, prompt_of, structs_of

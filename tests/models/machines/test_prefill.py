@@ -11,7 +11,8 @@ import pytest
 from emu.errors import OutOfMemory
 from emu.trainium.datasheets import TRN3, with_cores
 from models.config import ModelConfig
-from models.machines.prefill import Prefill, useful_flops
+from models.machines.prefill import Prefill
+from models.machines.useful_flops import useful_flops
 from models.plain import oracle
 from models.plain.kv_cache import empty_cache
 from models.plain.weights import random_weights, weight_shapes

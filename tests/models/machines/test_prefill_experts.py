@@ -17,7 +17,8 @@ from models.config import ModelConfig
 from models.errors import ModelError
 from models.layer_form import Experts
 from models.loading.hf_folder import load_hf_folder
-from models.machines.prefill import Compiled, Prefill, PrefillResult, useful_flops
+from models.machines.prefill import Compiled, Prefill, PrefillResult
+from models.machines.useful_flops import useful_flops
 from models.plain import mlp
 from models.plain.transformer import forward
 from tests.helpers import same_clock

@@ -11,7 +11,8 @@ from emu.trainium.datasheets import TRN3, with_cores
 from kernels.formats.coding import as_held
 from kernels.formats.formats import of_activations
 from models.errors import ModelError
-from models.machines.prefill import Prefill, useful_flops
+from models.machines.prefill import Prefill
+from models.machines.useful_flops import useful_flops
 from models.plain import oracle
 from models.plain.held import held_weights
 from models.plain.kv_cache import empty_cache

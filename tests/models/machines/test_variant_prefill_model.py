@@ -9,7 +9,8 @@ import pytest
 from emu.errors import LimitExceeded
 from emu.trainium.datasheets import TRN3, with_cores
 from kernels import attention, masks, variants
-from models.machines.prefill import Prefill, useful_flops
+from models.machines.prefill import Prefill
+from models.machines.useful_flops import useful_flops
 from models.plain import oracle
 from models.plain.kv_cache import empty_cache
 from models.plain.weights import random_weights
