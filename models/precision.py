@@ -56,7 +56,8 @@ def precision(words: str) -> Precision:
 
     Args:
       words: one format, or parts with theirs, as `weights=mxfp4,activations=bfloat16,cache=fp8`; a
-        part that is not named is `bfloat16`. One format alone: `float32`, `bfloat16` and `float16`
+        part that is not named is in the wide dtype of those that are, or in `bfloat16` where all of
+        them are in codes. One format alone: `float32`, `bfloat16` and `float16`
         are everything's, the others' are the weights'; a product that has both operands in codes,
         as MXFP8's and FP8's, has activations in them too; the cache is bfloat16 then.
 
