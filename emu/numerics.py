@@ -96,7 +96,7 @@ def _with_nan(
 
 
 def mx_quantize(
-    x: jax.Array, dtype: DType, *, headroom: int = 0
+    x: jax.Array, dtype: DType, *, headroom: int | jax.Array = 0
 ) -> tuple[jax.Array, jax.Array]:
     """Rounds groups to MX: elements in `dtype` and one scale a group.
 
@@ -111,7 +111,8 @@ def mx_quantize(
       x: `[..., group, 32]`, any float dtype that float32 holds.
       dtype: float8_e4m3fn or float8_e5m2 (MXFP8), or float4_e2m1fn (MXFP4).
       headroom: 0 as in the specification's sample conversion, in which values over the format's
-        largest saturate; 1 doubles the scale, which leaves room to round them.
+        largest saturate; 1 doubles the scale, which leaves room to round them. One for all, or
+        `[..., group]`.
 
     Returns:
       Elements `dtype[..., group, 32]` and scales `uint8[..., group]`.

@@ -2,15 +2,24 @@
 
 import math
 
-from kernels.formats.formats import FORMATS, of_activations
+from kernels.formats.formats import FORMATS, Format, of_activations
 from models.config import ModelConfig
 from models.precision import Precision
-from models.tensors import ROUTER, Tensor
+from models.tensors import EXPERTS, ROUTER, Tensor
+
+OF_EXPERTS = frozenset(tensor.name for tensor in EXPERTS)
 
 
 def is_coded(tensor: Tensor) -> bool:
     """Whether a plan may hold a layer's weight in codes: that of any product but the router's."""
     return not (tensor.is_norm or tensor.is_added or tensor.name == ROUTER.name)
+
+
+def held_as(tensor: Tensor, plan: Precision) -> Format:
+    """What a layer's weight is held in."""
+    if not is_coded(tensor):
+        return FORMATS[plan.wide]
+    return plan.experts if tensor.name in OF_EXPERTS else plan.weights
 
 
 def weight_bytes(config: ModelConfig, plan: Precision) -> int:
@@ -23,12 +32,12 @@ def weight_bytes(config: ModelConfig, plan: Precision) -> int:
     for tensor in config.outer_tensors:
         total += wide.held_bytes(1, math.prod(config.shape_of(tensor)))
     for tensor in config.layer_tensors:
-        shape = config.shape_of(tensor)
-        if is_coded(tensor):
+        shape, held = config.shape_of(tensor), held_as(tensor, plan)
+        if held.is_coded:
             *others, rows, columns = shape
-            each = math.prod(others) * plan.weights.held_bytes(rows, columns)
+            each = math.prod(others) * held.held_bytes(rows, columns)
         else:
-            each = wide.held_bytes(1, math.prod(shape))
+            each = held.held_bytes(1, math.prod(shape))
         total += len(config.layers_with[tensor.name]) * each
     return total
 
@@ -44,4 +53,4 @@ def cache_bytes_a_token(config: ModelConfig, plan: Precision) -> int:
     return config.num_hidden_layers * 2 * config.num_key_value_heads * of_head
 
 
-__all__ = ["cache_bytes_a_token", "is_coded", "weight_bytes"]
+__all__ = ["cache_bytes_a_token", "held_as", "is_coded", "weight_bytes"]

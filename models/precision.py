@@ -1,6 +1,7 @@
 """The precision of a run as a plan: what weights, activations and the cache are each held in."""
 
 import dataclasses
+from typing import NamedTuple
 
 import jax.numpy as jnp
 
@@ -9,8 +10,21 @@ from kernels.formats.formats import FORMATS, Format
 from models.errors import ModelError
 
 WIDE = ("float32", "bfloat16", "float16")
-PARTS = ("weights", "activations", "cache")
+PARTS = ("weights", "experts", "activations", "cache")
 UNNAMED = "bfloat16"  # what a part has that a plan does not name
+
+
+class Taken(NamedTuple):
+    """What products have activations in, by the part of a plan that their weights are; None: as
+    they are.
+
+    Attributes:
+      weights: all products of a layer but these:
+      experts: the products of experts that a router chooses.
+    """
+
+    weights: Format | None = None
+    experts: Format | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,15 +32,20 @@ class Precision:
     """What each is held in.
 
     Attributes:
-      weights: of every product of a layer. Embedding, norms, biases, routers and the output head
-        stay in `wide`, as published checkpoints keep them.
-      activations: as a product takes them; between products they are `wide`. `wide` itself: a
-        product has them as they are.
+      weights: of every product of a layer but its experts'. Embedding, norms, biases, routers and
+        the output head stay in `wide`, as published checkpoints keep them. A router's do so for a
+        reason besides: an error in the logits is not one of its size, it is another expert.
+      experts: weights of the experts that a router chooses, as published checkpoints hold them
+        apart: gpt-oss has these in MXFP4 and Kimi-K2-Thinking in int4, and all else in bfloat16.
+        MLPs that every token goes through besides, shared experts, are among `weights`.
+      activations: as a product takes them whose weights are in codes; a product whose weights are
+        not has them as they are, and between products they are `wide`.
       cache: keys and values, or latents.
       wide: dtype of everything that is not in codes, one of `WIDE`; sums are float32.
     """
 
     weights: Format
+    experts: Format
     activations: Format
     cache: Format
     wide: str
@@ -42,12 +61,25 @@ class Precision:
         return {part: getattr(self, part) for part in PARTS}
 
     @property
+    def taken(self) -> Taken:
+        """What products have activations in."""
+        own = self.activations if self.activations.is_coded else None
+        coded = (held.is_coded for held in (self.weights, self.experts))
+        return Taken(*(own if each else None for each in coded))
+
+    @property
     def name(self) -> str:
         """As `precision` reads it: one word where one says it all, else each part's."""
         for word in FORMATS:
             if precision(word) == self:
                 return word
-        named = {part: x.name for part, x in self.parts.items() if x.name != UNNAMED}
+        # As where they are not named.
+        alike = self.experts == self.weights
+        named = {
+            part: held.name
+            for part, held in self.parts.items()
+            if (not alike if part == "experts" else held.name != UNNAMED)
+        }
         return ",".join(f"{part}={name}" for part, name in named.items())
 
 
@@ -57,19 +89,21 @@ def precision(words: str) -> Precision:
     Args:
       words: one format, or parts with theirs, as `weights=mxfp4,activations=bfloat16,cache=fp8`; a
         part that is not named is in the wide dtype of those that are, or in `bfloat16` where all of
-        them are in codes. One format alone: `float32`, `bfloat16` and `float16`
-        are everything's, the others' are the weights'; a product that has both operands in codes,
-        as MXFP8's and FP8's, has activations in them too; the cache is bfloat16 then.
+        them are in codes; experts that are not named are in what other weights are, so that
+        `experts=mxfp4` is gpt-oss's checkpoint. One format alone: `float32`, `bfloat16` and
+        `float16` are everything's, the others' are the weights'; a product that has both operands
+        in codes, as MXFP8's and FP8's, has activations in them too; the cache is bfloat16 then.
 
     Raises:
-      ModelError: no such format or part, a part named twice, or two wide dtypes.
+      ModelError: no such format or part, a part named twice, two wide dtypes, or activations in
+        codes beside no weights that are.
     """
     if "=" not in words:
         held = _format(words)
         wide = held if held.name in WIDE else FORMATS["bfloat16"]
         # Codes without arithmetic of their own, int8 and the 4 bits, are made wide for a product.
         together = held if held.element == "float8_e4m3fn" else wide
-        return Precision(held, together, wide, wide.name)
+        return Precision(held, held, together, wide, wide.name)
     named: dict[str, Format] = {}
     for word in words.split(","):
         part, _, held = word.partition("=")
@@ -86,10 +120,17 @@ def precision(words: str) -> Precision:
             f"{' and '.join(sorted(wides))}"
         )
     wide = FORMATS[wides.pop() if wides else UNNAMED]
-    return Precision(
+    named.setdefault("experts", named.get("weights", wide))
+    plan = Precision(
         *(named.get(part, wide) for part in PARTS),
         wide=wide.name,
     )
+    if plan.activations.is_coded and plan.taken == Taken():
+        raise ModelError(
+            f"precision {words!r}: activations are in codes only for products whose weights are, "
+            "name weights or experts in codes too"
+        )
+    return plan
 
 
 def _format(name: str) -> Format:
@@ -108,4 +149,4 @@ def as_precision(dtype: DType | Precision) -> Precision:
     return precision(dtype if isinstance(dtype, str) else jnp.dtype(dtype).name)
 
 
-__all__ = ["PARTS", "WIDE", "Precision", "as_precision", "precision"]
+__all__ = ["PARTS", "WIDE", "Precision", "Taken", "as_precision", "precision"]

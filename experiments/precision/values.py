@@ -13,7 +13,7 @@ from models.plain.held import held_weights
 from models.plain.kv_cache import empty_cache
 from models.plain.oracle import jitted_extend
 from models.plain.weights import Weights
-from models.precision import Precision
+from models.precision import Precision, Taken
 
 FORMATS_ALONE, EMULATED = "formats alone", "emulated"
 
@@ -84,7 +84,7 @@ class Prompt:
     def _logits(self, weights: Weights, plan: Precision | None) -> np.ndarray:
         cache = empty_cache(self.config, 1, len(self.ids))
         tokens = jnp.asarray([self.ids], jnp.int32)
-        held = None if plan is None else plan.activations
+        held = Taken() if plan is None else plan.taken
         logits, _ = jitted_extend(self.config, weights, tokens, cache, None, held)
         return np.asarray(logits[0])
 

@@ -218,7 +218,7 @@ def execute(
         plain = from_weights(config, weights, attention)
         answer, run.oracle_logits = oracle.generate(
             *(plain, run.prompt_ids, args.tokens, stops),
-            held=machine.prefill_precision.activations,
+            held=machine.prefill_precision.taken,
             cached=machine.precision.cache,
         )
         run.oracle_tokens = [token for token in answer if token not in stops]

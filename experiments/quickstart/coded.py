@@ -22,7 +22,7 @@ from models.plain import oracle
 from models.plain.kv_cache import empty_cache
 from models.plain.transformer import from_weights
 from models.plain.weights import Weights
-from models.precision import Precision, precision
+from models.precision import Precision, Taken, precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +151,7 @@ def measure_text(
         logits.append(np.asarray(found))
     wanted = ids[prefilled:]
 
-    def plain(weights: Weights, held: Format | None, cached: Format | None) -> float:
+    def plain(weights: Weights, held: Taken, cached: Format | None) -> float:
         given = jax.tree.map(jnp.asarray, weights)
         pattern = pattern_of(attention, config.num_hidden_layers)
         cache = empty_cache(config, 1, len(ids))
@@ -163,7 +163,7 @@ def measure_text(
         before = np.asarray(logits[0])
         cache = oracle.cache_as_held(cache, cached)
         logits, _ = oracle.jitted_extend(
-            config, given, rest, cache, pattern, None, cached
+            config, given, rest, cache, pattern, Taken(), cached
         )
         behind = np.asarray(logits[0])
         return perplexity(np.concatenate([before[-1:], behind]), wanted)
@@ -173,8 +173,8 @@ def measure_text(
         len(ids),
         fed,
         perplexity(np.stack(logits), wanted),
-        plain(run.held, machine.prefill_precision.activations, machine.precision.cache),
-        plain(model.weights, None, None),
+        plain(run.held, machine.prefill_precision.taken, machine.precision.cache),
+        plain(model.weights, Taken(), None),
     )
 
 

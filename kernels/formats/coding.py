@@ -1,6 +1,7 @@
 """Numbers into a format's elements and scales, and what those stand for."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -31,8 +32,11 @@ def coded(numbers: ArrayLike, held: Format) -> Coded:
 
     A block's scale takes its largest magnitude to the format's largest number: of a column whose
     largest is 3.5, FP8 has the scale 3.5 / 448 = 2**-7. Powers of two are those of the
-    specification's sample conversion, doubled, as Trainium3 quantises, so that the largest
-    magnitude rounds rather than saturates; see `emu.numerics.mx_quantize`.
+    specification's sample conversion, doubled so that the largest magnitude rounds rather than
+    saturates: of 8 bits always, as Trainium3 quantises, of 4 where it would saturate. So MXFP4 of
+    numbers that are in MXFP4 already, as a checkpoint's, is those numbers: with a largest of 4 the
+    scale is 1 and 0.5 is kept, which beside a scale of 2 would be no number of the format. See
+    `emu.numerics.mx_quantize`.
 
     Args:
       numbers: any float dtype that float32 holds; traced ones too.
@@ -89,7 +93,13 @@ def _microscaled(wide: jax.Array, held: Format) -> Coded:
     missing = -rows % group
     padded = jnp.pad(wide, [(0, 0)] * len(others) + [(0, missing), (0, 0)])
     turned = jnp.swapaxes(padded, -1, -2).reshape(*others, columns, -1, group)
-    elements, scales = numerics.mx_quantize(turned, held.element, headroom=1)
+    headroom: int | jax.Array = 1
+    if held.element_bits == 4:
+        # Of what a scale of the largest's own exponent leaves of it: 0.75 of 6, 0.5 of 4.
+        fraction, _ = jnp.frexp(jnp.abs(turned).max(-1))
+        most, _ = math.frexp(held.greatest)
+        headroom = (fraction > most).astype(jnp.int32)
+    elements, scales = numerics.mx_quantize(turned, held.element, headroom=headroom)
     flat = elements.reshape(*others, columns, -1)
     return Coded(
         jnp.swapaxes(flat, -1, -2)[..., :rows, :], jnp.swapaxes(scales, -1, -2)

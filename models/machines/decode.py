@@ -417,8 +417,13 @@ def held_of(plan: Precision) -> Held:
     """What a layer on the wafer has in codes under a plan.
 
     Raises:
-      ModelError: a cache in codes that whole models have not.
+      ModelError: a cache in codes that whole models have not, or experts apart from other weights.
     """
+    if plan.experts != plan.weights:
+        raise ModelError(
+            f"decode: experts are in what other weights are in, got precision {plan.name!r}; leave "
+            "experts out, or weights"
+        )
     if plan.cache.is_coded and not is_cached(plan.cache):
         raise ModelError(
             f"decode: a whole model's cache must be in {plan.wide} or one of {', '.join(CACHED)}, "

@@ -142,7 +142,7 @@ class Disaggregated:
         if system is not None:
             self.chip = on_system(self.chip, system)
         prefilled = weights
-        if not self.prefill_precision.weights.is_coded:
+        if self.prefill_precision.is_plain:
             prefilled = held_weights(config, weights, self.precision)
         self.prefill = Prefill(
             config,

@@ -43,6 +43,11 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
             f"prefill: {config.name} has experts, whose products are in one wide dtype only, got "
             f"precision {given.name!r}; take bfloat16"
         )
+    if given.experts != given.weights:
+        raise ModelError(
+            f"prefill: {config.name} has no experts to be held apart from other weights, got "
+            f"precision {given.name!r}; leave experts out"
+        )
     if config.latent is not None:
         raise ModelError(
             f"prefill: {config.name} attends to latents, whose products are in one wide dtype "

@@ -13,7 +13,7 @@ import numpy as np
 from kernels.formats.coding import as_held
 from kernels.formats.formats import Format, of_activations
 from models.config import ModelConfig
-from models.held_bytes import is_coded
+from models.held_bytes import held_as
 from models.plain.weights import Weights
 from models.precision import Precision
 
@@ -29,14 +29,15 @@ def held_weights(config: ModelConfig, weights: Weights, plan: Precision) -> Weig
       weights: canonical pytree.
       plan: of the run.
     """
-    if not plan.weights.is_coded:
+    if not (plan.weights.is_coded or plan.experts.is_coded):
         return weights
     layers: dict[str, Any] = dict(weights["layers"])
     for tensor in config.layer_tensors:
-        if is_coded(tensor):
+        held = held_as(tensor, plan)
+        if held.is_coded:
             # Layer by layer: a matrix in float32 is held several times meanwhile.
             stack = layers[tensor.name]
-            each = [as_held(np.asarray(layer), plan.weights) for layer in stack]
+            each = [as_held(np.asarray(layer), held) for layer in stack]
             layers[tensor.name] = np.stack(each)
     return {**weights, "layers": layers}
 

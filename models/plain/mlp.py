@@ -11,6 +11,7 @@ from kernels.moe.router import route
 from models.layer_form import CLAMP_LIMIT, CLAMP_SLOPE, Activation, Experts, LayerForm
 from models.plain.attention import contract
 from models.plain.held import taken_as
+from models.precision import Taken
 
 LayerWeights: TypeAlias = dict[str, jax.Array]
 """One layer's weights by name, without the axis of layers."""
@@ -44,7 +45,7 @@ def feed_forward(
     form: LayerForm,
     weights: LayerWeights,
     normed: jax.Array,
-    held: Format | None = None,
+    held: Taken = Taken(),
 ) -> jax.Array:
     """The output of a layer's MLP or experts on `normed` `[batch, seq, d]`, alike in shape.
 
@@ -52,16 +53,18 @@ def feed_forward(
         form: Of the layer.
         weights: Of the layer.
         normed: What the residual stream's norm gives.
-        held: What an MLP's products have activations in; experts have them as they are.
+        held: What products have activations in; a router has them as they are.
     """
+
+    def mlp(*names: str) -> jax.Array:
+        return gated_mlp(form.activation, weights, normed, *names, held=held.weights)
+
     if form.experts is None:
-        names = "w_gate", "w_up", "w_down"
-        return gated_mlp(form.activation, weights, normed, *names, held=held)
-    out = mixture(form.experts, form.activation, weights, normed)
+        return mlp("w_gate", "w_up", "w_down")
+    out = mixture(form.experts, form.activation, weights, normed, held.experts)
     if not form.experts.shared_width:
         return out
-    names = "shared_gate", "shared_up", "shared_down"
-    return out + gated_mlp(form.activation, weights, normed, *names)
+    return out + mlp("shared_gate", "shared_up", "shared_down")
 
 
 def gated_mlp(
@@ -82,11 +85,22 @@ def gated_mlp(
 
 
 def mixture(
-    experts: Experts, activation: Activation, weights: LayerWeights, x: jax.Array
+    experts: Experts,
+    activation: Activation,
+    weights: LayerWeights,
+    x: jax.Array,
+    held: Format | None = None,
 ) -> jax.Array:
     """Every expert on every token, each weighed by what the router gives it: 0 if not chosen.
 
     Far more work than a machine does, and nothing in it that could go wrong with where tokens go.
+
+    Args:
+        experts: Of the layer.
+        activation: Of the experts.
+        weights: Of the layer.
+        x: `[batch, seq, d]`.
+        held: What experts' products have activations in; None: float32.
     """
     batch, seq, hidden = x.shape
     logits = contract("bsd,de->bse", x, weights["router"])
@@ -105,12 +119,13 @@ def mixture(
         # Each expert's own input.
         x = shares.swapaxes(1, 2)[..., None] * x[:, None]
         subscripts = "besd,edf->besf"
+    x = taken_as(held, x)
     gate = contract(subscripts, x, weights["expert_gate"])
     up = contract(subscripts, x, weights["expert_up"])
     if experts.is_biased:
         gate = gate + weights["expert_gate_bias"][None, :, None]
         up = up + weights["expert_up_bias"][None, :, None]
-    inner = ACTIVATIONS[activation](gate, up)
+    inner = taken_as(held, ACTIVATIONS[activation](gate, up))
     out = contract("besf,efd->besd", inner, weights["expert_down"])
     if experts.is_biased:
         out = out + weights["expert_down_bias"][None, :, None]

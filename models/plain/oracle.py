@@ -15,6 +15,7 @@ from models.errors import ModelError
 from models.plain.held import taken_as
 from models.plain.kv_cache import KVCache, empty_cache
 from models.plain.transformer import Transformer, extend, weights
+from models.precision import Taken
 
 # Capacities are rounded up to this, so that one compiled step serves many lengths.
 CAPACITY_STEP = 128
@@ -27,7 +28,7 @@ def generate(
     prompt_ids: Sequence[int],
     n: int,
     eos_id: int | Collection[int] | None = None,
-    held: Format | None = None,
+    held: Taken = Taken(),
     cached: Format | None = None,
 ) -> tuple[list[int], NDArray[np.float32]]:
     """Continues a prompt greedily; the lowest token id wins a tie.
@@ -38,7 +39,7 @@ def generate(
         n: Most tokens to generate.
         eos_id: Stop after this token (or any of these); it is the last one returned.
         held: What products of layers have the prompt's activations in, as a prefill may; those of
-            the answer's tokens are float32. None: the prompt's too.
+            the answer's tokens are float32.
         cached: What the cache is held in behind the prompt, which sees its keys and values as they
             are; None: float32.
 
@@ -62,7 +63,11 @@ def generate(
     while len(tokens) < n and not (tokens and tokens[-1] in stops):
         logits, cache = jitted_extend(
             *(model.config, canonical, jnp.asarray(pending), cache),
-            *((model.attention, None, cached) if tokens else (model.attention, held)),
+            *(
+                (model.attention, Taken(), cached)
+                if tokens
+                else (model.attention, held)
+            ),
         )
         if not tokens:
             cache = cache_as_held(cache, cached)

@@ -5,9 +5,11 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from kernels.formats.formats import Format
 from models.config import ModelConfig
 from models.layer_form import AttentionForm
 from models.plain.attention import Positions, contract
+from models.plain.held import taken_as
 from models.plain.mlp import LayerWeights
 
 Projected: TypeAlias = tuple[jax.Array, jax.Array, jax.Array]
@@ -44,10 +46,22 @@ def project(
     weights: LayerWeights,
     normed: jax.Array,
     positions: Positions,
+    held: Format | None = None,
 ) -> Projected:
-    """Queries, keys and values of `normed` `[batch, seq, d]`."""
-    of_form = _grouped if form.latent is None else _latent
-    q, k, v = of_form(config, form, weights, normed, positions)
+    """Queries, keys and values of `normed` `[batch, seq, d]`, itself as products take it.
+
+    Args:
+        config: Sizes.
+        form: Of the layer's attention.
+        weights: Of the layer.
+        normed: What the residual stream's norm gives.
+        positions: Of the tokens.
+        held: What products have latents in; None: float32.
+    """
+    if form.latent is None:
+        q, k, v = _grouped(config, form, weights, normed, positions)
+    else:
+        q, k, v = _latent(config, form, weights, normed, positions, held)
     if form.temperature is not None:
         tuned = form.temperature
         steps = jnp.floor((positions.q.astype(jnp.float32) + 1) / tuned.floor)
@@ -104,6 +118,7 @@ def _latent(
     weights: LayerWeights,
     normed: jax.Array,
     positions: Positions,
+    held: Format | None,
 ) -> Projected:
     """Keys and values of all heads, made of one latent a token (expanded)."""
     latent, eps = form.latent, config.rms_norm_eps
@@ -117,14 +132,16 @@ def _latent(
         q = _linear(weights, normed, "wq")
     else:
         down = _linear(weights, normed, "wq_down")
-        q = _linear(weights, rms_norm(down, weights["query_norm"], eps), "wq_up")
+        made = taken_as(held, rms_norm(down, weights["query_norm"], eps))
+        q = _linear(weights, made, "wq_up")
     plain, turned = jnp.split(of_heads(q), [latent.plain], axis=-1)
     turned = rotate(turned, positions.cos, positions.sin)
     q = jnp.concatenate([plain, turned], axis=-1)
 
     cached = _linear(weights, normed, "wkv_down")
     rank, shared = jnp.split(cached, [latent.rank], axis=-1)
-    pair = _linear(weights, rms_norm(rank, weights["latent_norm"], eps), "wkv_up")
+    made = taken_as(held, rms_norm(rank, weights["latent_norm"], eps))
+    pair = _linear(weights, made, "wkv_up")
     keys, values = jnp.split(of_heads(pair), [latent.plain], axis=-1)
     # One turned part for all heads.
     shared = rotate(shared[:, :, None], positions.cos, positions.sin)

@@ -43,6 +43,7 @@ from models.plain.weights import (
     random_weights,
     weights_of_run,
 )
+from models.precision import Taken
 
 Remember: TypeAlias = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """From this call's keys and values, `[batch, kv_heads, seq, features]`, to all that queries see."""
@@ -67,14 +68,14 @@ class Call:
         positions: Of its tokens; RoPE's tables are those of no layer yet.
         tables: Of each RoPE.
         shards: Of its tokens over devices.
-        held: What products of layers have activations in; None: float32, as all else.
+        held: What products of layers have activations in; all else is float32.
     """
 
     config: ModelConfig
     positions: Positions
     tables: Tables
     shards: Shards = WHOLE
-    held: Format | None = None
+    held: Taken = Taken()
 
     def of(self, form: LayerForm) -> Positions:
         """The positions, with the tables of a layer's RoPE."""
@@ -92,11 +93,12 @@ def layer_block(
     form, eps = kind.form, call.config.rms_norm_eps
     positions = call.of(form)
     normed = rms_norm(x, weights["attn_norm"], eps)
-    normed = taken_as(call.held, normed)
-    q, k, v = project(call.config, form.attention, weights, normed, positions)
+    normed = taken_as(call.held.weights, normed)
+    own = call.config, form.attention, weights, normed, positions
+    q, k, v = project(*own, call.held.weights)
     keys, values = remember(k.swapaxes(1, 2), v.swapaxes(1, 2))
     mixed = mixed_values(call, kind, weights, (q, keys, values), positions)
-    mixed = taken_as(call.held, mixed)
+    mixed = taken_as(call.held.weights, mixed)
     out = contract("bse,ed->bsd", mixed, weights["wo"])
     if form.attention.output_is_biased:
         out = out + weights["bo"][None, None]
@@ -221,7 +223,7 @@ def forward(
     tokens: jax.Array,
     attention: Attention = None,
     shards: Shards = WHOLE,
-    held: Format | None = None,
+    held: Taken = Taken(),
 ) -> jax.Array:
     """Logits of every position, each seeing itself and what came before.
 
@@ -232,7 +234,7 @@ def forward(
         attention: A variant for all layers, or several as a pattern over them; static under `jit`.
         shards: Over which axes of the mesh `tokens` are sharded, within `jax.shard_map`.
         held: What products of layers have activations in, see `models.plain.held`; static under
-            `jit`; None: float32.
+            `jit`.
 
     Returns:
         float32 `[batch, seq, vocab]`, sharded as the tokens.
@@ -295,7 +297,7 @@ def extend(
     tokens: jax.Array,
     cache: KVCache,
     attention: Attention = None,
-    held: Format | None = None,
+    held: Taken = Taken(),
     cached: Format | None = None,
 ) -> tuple[jax.Array, KVCache]:
     """Logits of `tokens` that follow what the cache holds: a whole prompt, or one token.

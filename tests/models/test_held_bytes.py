@@ -54,6 +54,20 @@ def test_experts_are_in_codes_and_routers_are_not() -> None:
     assert found == 2 * (config.parameters - coded) + coded + 4 * of_columns
 
 
+def test_experts_alone_are_in_codes() -> None:
+    """A routed expert's matrices; the MLP of the layer between and all else are wide."""
+    config = load(DATA / "qwen3_moe").config
+    experts = config.experts
+    assert experts is not None
+    matrix = FORMATS["mxfp4"]
+    hidden, width = config.hidden_size, experts.width
+    both = 2 * matrix.held_bytes(hidden, width) + matrix.held_bytes(width, hidden)
+    of_layer = experts.count * 3 * hidden * width
+    found = weight_bytes(config, precision("experts=mxfp4"))
+    wide = 2 * (config.parameters - 2 * of_layer)
+    assert found == wide + 2 * experts.count * both
+
+
 def test_caches() -> None:
     config = LLAMA_3_1_8B
     heads = config.num_hidden_layers * 2 * config.num_key_value_heads

@@ -90,6 +90,28 @@ def test_several_matrices_are_each_coded_alone() -> None:
         np.testing.assert_array_equal(together[1], as_held(second, held))
 
 
+def test_numbers_that_are_in_mxfp4_stay() -> None:
+    """A published checkpoint's, of any scales: groups whose largest element is 6, 4 or 3."""
+    rng = np.random.default_rng(0)
+    elements = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+    for most in 8, 7, 6:
+        drawn = rng.choice(elements[:most], (64, 9)) * rng.choice([-1, 1], (64, 9))
+        powers = np.exp2(rng.integers(-60, 60, (2, 9)))
+        given = (drawn * np.repeat(powers, 32, axis=0)).astype(np.float32)
+        np.testing.assert_array_equal(as_held(given, FORMATS["mxfp4"]), given)
+
+
+def test_a_scale_of_mxfp4_is_doubled_where_the_largest_would_saturate() -> None:
+    """6.5 of the scale 1 would become 6, of the scale 2 it is 3.25, which rounds to 3."""
+    given = np.zeros((32, 2), np.float32)
+    given[:2] = [[6.5, 6.0], [0.5, 0.5]]
+    found = coded(given, FORMATS["mxfp4"])
+    np.testing.assert_array_equal(np.asarray(found.scales)[0], [128, 127])
+    np.testing.assert_array_equal(
+        np.asarray(found.elements, np.float32)[:2], [[3, 6], [0, 0.5]]
+    )
+
+
 def test_bytes() -> None:
     # Each as a sum of elements and scales worked out by hand.
     assert FORMATS["bfloat16"].held_bytes(4096, 14336) == 112 * 2**20

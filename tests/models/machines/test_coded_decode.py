@@ -18,7 +18,7 @@ from models.plain.held import held_weights
 from models.plain.kv_cache import empty_cache
 from models.plain.oracle import cache_as_held, jitted_extend
 from models.plain.weights import random_weights
-from models.precision import precision
+from models.precision import Taken, precision
 from tests.models.machines.test_prefill import LLAMA
 
 MODEL = dataclasses.replace(
@@ -89,7 +89,7 @@ def test_a_cache_in_codes(name: str) -> None:
     for pos in range(PROMPT, CONTEXT):
         token = tokens[:, pos : pos + 1]
         logits, cache = jitted_extend(
-            MODEL, given, token, cache, None, None, plan.cache
+            MODEL, given, token, cache, None, Taken(), plan.cache
         )
         _, got, held = decoder.step(ids[0, pos], pos, held)
         # Float32 sums in another order; a number in the middle between two codes may become either.

@@ -18,7 +18,7 @@ from models.plain.held import held_weights
 from models.plain.kv_cache import empty_cache
 from models.plain.projections import rotate
 from models.plain.rope import rope_tables
-from models.precision import precision
+from models.precision import Taken, precision
 from tests.models.machines.test_prefill import LLAMA, prompt_of, structs_of, weights_of
 
 # 160 features are 40 partitions, of 64; 200 of the FFN are 7 groups of 32, the last of 8.
@@ -41,10 +41,10 @@ def machine(config, tokens, words, *, cores=1, weights=None):
 
 def expected(config, tokens, words=None):
     """The oracle's last logits, all float32 but what a plan's products take."""
-    weights, held = weights_of(config), None
+    weights, held = weights_of(config), Taken()
     if words is not None:
         plan = precision(words)
-        weights, held = held_weights(config, weights, plan), plan.activations
+        weights, held = held_weights(config, weights, plan), plan.taken
     ids = jnp.asarray([prompt_of(config, tokens)], jnp.int32)
     cache = empty_cache(config, 1, tokens)
     logits, _ = oracle.jitted_extend(config, weights, ids, cache, None, held)
