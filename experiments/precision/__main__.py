@@ -19,10 +19,9 @@ from models.machines.precisions import PREFILLED, of_prefill
 from models.precision import Precision, precision
 
 WIDTH = 150  # of a table that no terminal cuts
-PLANS = (
-    "bfloat16",
-    *(f"weights={w},activations={a}" if w != a else w for w, a in PREFILLED),
-    *("fp8", "fp8_block", "int8", "int4"),
+_CARRIED_OUT = (f"weights={w},activations={a}" if w != a else w for w, a in PREFILLED)
+PLANS = tuple(
+    dict.fromkeys(("bfloat16", *_CARRIED_OUT, "fp8", "fp8_block", "int8", "int4"))
 )
 TEXT = (
     "The mass of the Earth is about six thousand billion billion tonnes. It was first worked out "

@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from emu.datasheet import BANDS
+from emu.datasheet import BANDS, Device
 from emu.report.attribution import Split, last_core, spent_by, split
 from emu.report.explain import in_words
 from emu.trainium import TRN3, with_cores
+from kernels.formats.formats import POWER_OF_TWO
+from kernels.trainium.gemm.operands import ROWS_AT_ONCE
 from models.config import ModelConfig
 from models.machines.prefill import Prefill
 from models.plain.weights import weight_shapes
@@ -79,8 +81,7 @@ def time_of(
     }
     nominal, device = clocks["nominal"], sheet.at()
     seconds = {band: clocks[band].seconds for band in BANDS}
-    peak = device.bf16_flops_per_s if plan.is_plain else device.fp8_flops_per_s
-    possible = chips * cores * peak * seconds["nominal"]
+    possible = chips * cores * _peak(device, plan) * seconds["nominal"]
     moved = nominal.tally.by("bytes")
     leaves = jax.tree.leaves(machine.weights["layers"])
     return Time(
@@ -94,6 +95,17 @@ def time_of(
         sbuf_bytes=machine.memory(device)["sbuf"],
         tensor=split(spent_by(nominal, last_core(nominal)), "tensor"),
     )
+
+
+def _peak(device: Device, plan: Precision) -> float:
+    """FLOP/s of a Tensor Engine in what products have activations in."""
+    taken = plan.activations
+    if not taken.is_coded:
+        return device.bf16_flops_per_s
+    if taken.scale == POWER_OF_TWO:
+        return device.fp8_flops_per_s
+    # Double rows take as long as rows of bfloat16.
+    return ROWS_AT_ONCE * device.bf16_flops_per_s
 
 
 __all__ = ["Time", "structs_of", "time_of"]

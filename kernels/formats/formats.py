@@ -111,13 +111,12 @@ def of_activations(held: Format) -> Format:
     """The same for activations `[features, tokens]`: a block does not reach over tokens.
 
     What shares a scale in weights is known before; a token's scale is found as it is computed, and
-    must not depend on the tokens beside it. Of `fp8_block`, 128 features of one token.
+    must not depend on the tokens beside it. Of `fp8_block`, 128 features of one token; of `fp8` and
+    `fp8_tensor`, all of them.
     """
     if held.block is None:
         return held
-    down, across = held.block
-    if across is None and down is None:
-        return held
+    down, _ = held.block
     return dataclasses.replace(held, block=(down, 1))
 
 

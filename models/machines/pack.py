@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.annotations import PyTree
-from kernels.formats.formats import FORMATS, Format
+from kernels.formats.formats import FORMATS, POWER_OF_TWO, Format
 from kernels.moe.mesh import weights as moe_weights
 from kernels.moe.mesh.form import MoeForm
 from kernels.moe.mesh.mixture import MoeWeights
 from kernels.trainium.context.latent import expansion_weights, heads_at_once
 from kernels.trainium.gemm.mx_pack import in_quarters, pack_mx
-from kernels.trainium.gemm.operands import Weight
+from kernels.trainium.gemm.scaled import AnyWeight
+from kernels.trainium.gemm.scaled_pack import Columns, in_columns, pack_scaled
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.stages.latent import LatentForm
 from kernels.trainium.stages.weights import latent_weights
@@ -174,7 +175,9 @@ class Packer:
             self.latents(layers) if tiling.latent else self.grouped(layers)
         )
         unit = tiling.value_dim
-        wo = self.dealt(layers["wo"], self.shares.heads, axis=-2, unit=unit)
+        wo = self.dealt(
+            self.matrix(layers["wo"]), self.shares.heads, axis=-2, unit=unit
+        )
         rows = tiling.attended_tiles[1]
         made["wo"] = self.product(wo, rows, tiling.hidden_columns)
         if "router" in layers:
@@ -193,10 +196,12 @@ class Packer:
         # What multiplies the residual stream is cut by columns; what returns to it, by rows.
         # A core's columns of q make its own heads, and its rows of `wo` take them up: nothing
         # crosses cores between, and only the sums that return to the residual stream do.
-        wq = self.dealt(layers["wq"], shares.heads, unit=head_dim)
-        wk = self.dealt(layers["wk"], shares.kv_heads, unit=head_dim)
-        wv = self.dealt(layers["wv"], shares.kv_heads, unit=head_dim)
-        wqkv = self.xp.concatenate([wq, wk, wv], axis=-1)
+        owned = ("wq", shares.heads), ("wk", shares.kv_heads), ("wv", shares.kv_heads)
+        dealt = [
+            self.dealt(self.matrix(layers[name]), own, unit=head_dim)
+            for name, own in owned
+        ]
+        wqkv = jax.tree.map(lambda *own: self.xp.concatenate(own, axis=-1), *dealt)
         placed: dict[str, Any] = {
             "wqkv": self.product(wqkv, tiling.hidden_tiles[1], tiling.qkv_columns),
         }
@@ -268,21 +273,42 @@ class Packer:
             made["query_norm"] = given.query_norm
         return made
 
-    def mlp(self, layers: dict[str, Array]) -> dict[str, Weight]:
+    def mlp(self, layers: dict[str, Array]) -> dict[str, AnyWeight]:
         """The gated MLP of layers."""
         hidden_rows, ffn_rows = self.tiling.hidden_tiles[1], self.tiling.ffn_tiles[1]
-        w_gate = self.dealt(layers["w_gate"], self.shares.ffn)
-        w_up = self.dealt(layers["w_up"], self.shares.ffn)
-        w_down = self.dealt(layers["w_down"], self.shares.ffn, axis=-2)
-        if self.held.is_coded:
+        w_gate, w_up, w_down = (
+            self.dealt(self.matrix(layers[name]), self.shares.ffn, axis=axis)
+            for name, axis in (("w_gate", -1), ("w_up", -1), ("w_down", -2))
+        )
+        down = self.product(w_down, ffn_rows, self.tiling.hidden_columns)
+        if self.tiling.by_token is not None:
+            both = jax.tree.map(self.side_by_side, w_gate, w_up)
+            columns = 2 * self.tiling.gated_columns
+            return {
+                "w_gate_up": self.product(both, hidden_rows, columns),
+                "w_down": down,
+            }
+        if self.held.scale == POWER_OF_TWO:
             # So that features come out as the down projection contracts them, in the checkpoint's
             # own order: groups of 32 of its rows stay groups.
             w_gate, w_up = in_quarters(w_gate, ffn_rows), in_quarters(w_up, ffn_rows)
         return {
             "w_gate": self.product(w_gate, hidden_rows, ffn_rows),
             "w_up": self.product(w_up, hidden_rows, ffn_rows),
-            "w_down": self.product(w_down, ffn_rows, self.tiling.hidden_columns),
+            "w_down": down,
         }
+
+    def side_by_side(self, gate: Array, up: Array) -> Array:
+        """Two matrices in one, in each block of columns those of the gate and then the other's."""
+        count, size = self.tiling.ffn_tiles
+        missing = [(0, 0)] * (gate.ndim - 1) + [(0, count * size - gate.shape[-1])]
+        apart = [
+            self.xp.pad(own, missing).reshape(
+                *own.shape[:-1], -1, self.tiling.gated_columns
+            )
+            for own in (gate, up)
+        ]
+        return self.xp.stack(apart, axis=-2).reshape(*gate.shape[:-1], -1)
 
     def experts(self, layers: dict[str, Array]) -> MoeWeights:
         """The mixtures of layers."""
@@ -306,14 +332,33 @@ class Packer:
         """In the layer's dtype."""
         return self.xp.asarray(weight, self.tiling.dtype)
 
-    def dealt(
-        self, weight: Array, index: np.ndarray, axis: int = -1, unit: int = 1
-    ) -> Array:
-        """Each core's part, see `deal`."""
-        return deal(weight, index, axis, unit, self.xp)
+    def matrix(self, weight: Array) -> Any:
+        """A product's matrix before it is dealt out: in codes where a scale is all its rows'."""
+        if self.held.block is None or self.held.block[0] is not None:
+            return weight
+        return in_columns(weight, self.held, self.xp)
 
-    def product(self, weight: Array, rows: int, columns: int) -> Weight:
+    def dealt(
+        self, weight: Any, index: np.ndarray, axis: int = -1, unit: int = 1
+    ) -> Any:
+        """Each core's part, see `deal`; of codes with the scales of its columns."""
+        if not isinstance(weight, Columns):
+            return deal(weight, index, axis, unit, self.xp)
+        codes, scale = weight
+        codes = deal(codes, index, axis, unit, self.xp)
+        if axis == -1:
+            scale = deal(scale, index, axis, unit, self.xp)
+        elif len(index) > 1:
+            # Every core has rows of all columns.
+            shape = *scale.shape[:-2], len(index), *scale.shape[-2:]
+            scale = self.xp.broadcast_to(scale[..., None, :, :], shape)
+        return Columns(codes, scale)
+
+    def product(self, weight: Any, rows: int, columns: int) -> AnyWeight:
         """A matrix of a layer, packed as its products take it."""
+        if isinstance(weight, Columns):
+            double = self.tiling.by_token is not None
+            return pack_scaled(weight, rows, columns, double=double, xp=self.xp)
         if self.held.is_coded:
             return pack_mx(weight, self.held, rows, columns)
         return self.packed(self.converted(weight), rows, columns)

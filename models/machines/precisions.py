@@ -7,12 +7,17 @@ import jax.numpy as jnp
 from emu.annotations import DType
 from emu.numerics import GROUP
 from emu.trainium.datasheets.limits import MX_QUAD
-from kernels.formats.formats import FORMATS
+from kernels.formats.formats import FORMATS, POWER_OF_TWO
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.precision import Precision, precision
 
-PREFILLED = (("mxfp8", "mxfp8"), ("mxfp4", "mxfp8"))
+PREFILLED = (
+    ("mxfp8", "mxfp8"),
+    ("mxfp4", "mxfp8"),
+    ("fp8", "fp8"),
+    ("fp8_tensor", "fp8_tensor"),
+)
 """Weights and activations of the products that kernels have beside those of one wide dtype."""
 
 
@@ -32,11 +37,13 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
     if given.is_plain:
         return given
     pair = given.weights.name, given.activations.name
-    if pair not in PREFILLED or given.wide == "float32" or given.cache.is_coded:
+    microscaled = given.activations.scale == POWER_OF_TWO
+    too_wide = microscaled and given.wide == "float32"
+    if pair not in PREFILLED or too_wide or given.cache.is_coded:
         plans = ", ".join(f"weights={w},activations={a}" for w, a in PREFILLED)
         raise ModelError(
             f"prefill: precision {given.name!r} has no kernels; there are {plans}, with a cache of "
-            "bfloat16 or float16, and everything in one of float32, bfloat16 and float16"
+            "bfloat16 or float16, those without MX of float32 too, and everything in one of these"
         )
     if any(form.experts is not None for form in config.forms):
         raise ModelError(
@@ -53,6 +60,8 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
             f"prefill: {config.name} attends to latents, whose products are in one wide dtype "
             f"only, got precision {given.name!r}; take bfloat16"
         )
+    if not microscaled:
+        return given
     # Scales are shared by 32 neighbours among the features that `wo` contracts, of one core.
     apart = cores > 1 and config.head_dim % GROUP
     if config.head_dim % MX_QUAD or apart:

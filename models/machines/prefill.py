@@ -19,6 +19,7 @@ from emu import Device, Known, Program, Reading
 from emu.annotations import DType, PyTree
 from emu.numerics import GROUP
 from emu.trainium.datasheets import TRN3, NeuronCoreSheet
+from kernels.formats.formats import POWER_OF_TWO, of_activations
 from kernels.moe.mesh.form import MoeForm
 from kernels.moe.mesh.places import Order
 from kernels.tokens.placement import Placement
@@ -175,8 +176,9 @@ class Prefill:
         self.cores = cores
         self.precision = of_prefill(dtype, config, cores)
         self.dtype = jnp.dtype(self.precision.wide)
-        coded = self.precision.activations.is_coded
-        self.shares = divide_model(config, cores, GROUP if coded else 1)
+        taken = of_activations(self.precision.activations)
+        shared = taken.scale == POWER_OF_TWO
+        self.shares = divide_model(config, cores, GROUP if shared else 1)
         tiling_for = functools.partial(
             layer_tiling,
             config,
@@ -184,7 +186,8 @@ class Prefill:
             math.ceil(tokens / chips),
             self.dtype,
             chip=chip,
-            elements=self.precision.activations.element if coded else None,
+            elements=taken.element if shared else None,
+            by_token=taken if taken.is_coded and not shared else None,
         )
         pattern = pattern_of(attention, config.num_hidden_layers)
         self.varied = pattern is not None

@@ -6,6 +6,7 @@ import numpy as np
 
 from emu.annotations import DType
 from emu.trainium.datasheets import NeuronCoreSheet
+from kernels.formats.formats import Format
 from kernels.masks.catalogue import or_masks
 from kernels.tokens.choose import Slots, choose
 from kernels.tokens.placement import PLACEMENTS
@@ -28,6 +29,7 @@ def layer_tiling(
     *,
     chip: NeuronCoreSheet,
     elements: DType | None = None,
+    by_token: Format | None = None,
 ) -> LayerTiling:
     """How one core cuts its share of a layer for the chip's `tokens`."""
     ffn = shares.ffn.shape[1]
@@ -53,6 +55,7 @@ def layer_tiling(
         sbuf_partition_bytes=chip.sbuf_partition_bytes,
         streams=2 if outputs_apart else 1,
         quantised=elements is not None,
+        by_token=by_token is not None,
     )
     return LayerTiling(
         hidden=config.hidden_size,
@@ -70,6 +73,7 @@ def layer_tiling(
         latent=latent,
         norm_widths=norm_widths(config, shares) if wide_norms else None,
         elements=elements,
+        by_token=by_token,
     )
 
 

@@ -71,8 +71,22 @@ def project(
       for block: for chunk: load weight[block, chunk]
         for depth: for tile: psum[tile] += x_tᵀ · weight
     """
+
+    def block(weight: Weight) -> Sums:
+        return block_sums(x_t, weight, rows=rows, buffers=buffers)
+
+    return tiles(block, weight, into=into, emit=emit, axis=axis)
+
+
+def block_sums(x_t: Operand, weight: Weight, *, rows: int, buffers: int = 2) -> Sums:
+    """One block of `project`'s columns: PSUM `[rows, n]` float32 for each token tile.
+
+    Args:
+      x_t, rows, buffers: as for `project`.
+      weight: HBM `[chunks, k, depth, n]`; or MX, or in double rows.
+    """
     count = token_count(x_t) // rows
-    columns = sizes(weight)[4]
+    *_, columns = sizes(weight)
 
     def pairs(x: Operand, weight: Operand) -> Pairs:
         made = []
@@ -80,20 +94,17 @@ def project(
             made.append((tokens_of(x, tile * rows, rows), weight))
         return tuple(made)
 
-    def block(weight: Weight) -> Sums:
-        # Two sets of banks: the next block's sums begin while these are taken out.
-        banks = []
-        for _ in range(count):
-            banks.append(psum(rows, columns, buffers=2))
-        return over_chunks(
-            tuple(banks),
-            x_t,
-            (weight,),
-            pairs,
-            buffers=buffers,
-        )
-
-    return tiles(block, weight, into=into, emit=emit, axis=axis)
+    # Two sets of banks: the next block's sums begin while these are taken out.
+    banks = []
+    for _ in range(count):
+        banks.append(psum(rows, columns, buffers=2))
+    return over_chunks(
+        tuple(banks),
+        x_t,
+        (weight,),
+        pairs,
+        buffers=buffers,
+    )
 
 
 def over_chunks(

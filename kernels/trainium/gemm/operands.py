@@ -1,21 +1,27 @@
-"""What products of a layer contract: tiles of numbers as they are, or of MX elements with scales.
+"""What products of a layer contract: tiles of numbers as they are, of MX elements with scales, or
+of 8-bit floats in double rows.
 
-Both stand alike, so that one kernel serves them: contraction tiles along axis 1, tokens or output
-columns along axis 2.
+They stand alike, so that one kernel serves them: contraction tiles along axis 1, tokens or output
+columns behind.
 
-               operand                                  weight in HBM, of a chunk
-    wide       [k, tiles, tokens]                       [k, depth, columns]
-    MX         [p, tiles, tokens, 4], [p/8, ...]        [p, depth, columns, 4], [p/8, ...]
+                 operand                                weight in HBM, of a chunk
+    wide         [k, tiles, tokens]                     [k, depth, columns]
+    MX           [p, tiles, tokens, 4], [p/8, ...]      [p, depth, columns, 4], [p/8, ...]
+    double rows  [k, tiles, 2, tokens]                  [k, depth, 2, columns]
 
 A contraction tile of MX has four features of each of its p partitions, `feature = (tile * p +
 partition) * 4 + place`, so that 32 features in a row share a scale. A tile that something with one
 feature a partition gives, a transpose or a product, is a quarter of it: number 4 t + q fills place
 q of tile t.
+
+A contraction tile of double rows is two tiles of one feature a partition, which enter the Tensor
+Engine at once. Elements stand for themselves times scales that `kernels.trainium.gemm.scaled`
+applies to sums.
 """
 
 import itertools
 import math
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +36,12 @@ from emu.trainium.datasheets.limits import (
 )
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, sbuf
-from emu.trainium.isa import nc_matmul, nc_matmul_mx, quantize_mx
+from emu.trainium.isa import (
+    nc_matmul,
+    nc_matmul_double_row,
+    nc_matmul_mx,
+    quantize_mx,
+)
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.refusal import refuse
 from kernels.trainium.gemm.mx_blocks import Quantised
@@ -42,11 +53,40 @@ from kernels.trainium.tiles import (
     split,
 )
 
-Operand: TypeAlias = Sbuf | Quantised
+ROWS_AT_ONCE = 2  # of a partition that enter the Tensor Engine as a double row
+
+
+class DoubleRows(NamedTuple):
+    """8-bit floats of which two contraction tiles enter the Tensor Engine at once.
+
+    Attributes:
+      elements: SBUF `[k, tiles, 2, tokens]`, or in HBM `[blocks, chunks, k, depth, 2, columns]`.
+    """
+
+    elements: Sbuf
+
+
+Operand: TypeAlias = Sbuf | Quantised | DoubleRows
 """Of a product, in SBUF."""
 
-Weight: TypeAlias = Hbm | Quantised
+Weight: TypeAlias = Hbm | Quantised | DoubleRows
 """Packed in HBM; elements of MXFP4 are packed too, `uint8[..., 2]`."""
+
+
+def double_row_tiles(features: int) -> tuple[int, int]:
+    """The fewest equal tiles of one feature a partition that come in twos, `(count, rows)`.
+
+    576 features are 6 tiles of 96, where they would else be 5 of 116.
+    """
+    pairs, each = split(features, PARTITIONS * ROWS_AT_ONCE)
+    return pairs * ROWS_AT_ONCE, math.ceil(each / ROWS_AT_ONCE)
+
+
+def in_double_rows(x: Sbuf) -> DoubleRows:
+    """Activations `[k, tiles, tokens]`, an even number of tiles, as a product takes them."""
+    rows, count, tokens = x.shape
+    pairs = count // ROWS_AT_ONCE
+    return DoubleRows(x.reshape(rows, pairs, ROWS_AT_ONCE, tokens))
 
 
 def quarters(features: int) -> tuple[int, int]:
@@ -122,18 +162,26 @@ def sizes(weight: Weight) -> tuple[int, ...]:
     """Of packed weights, `(blocks, chunks, partitions, depth, columns)`, or of a view the last."""
     if isinstance(weight, Quantised):
         return weight.elements.shape[:-1]
+    if isinstance(weight, DoubleRows):
+        *rest, _, columns = weight.elements.shape
+        return *rest, columns
     return weight.shape
 
 
 def token_count(x: Operand) -> int:
     """Tokens of an operand."""
-    return jax.tree.leaves(x)[0].shape[2]
+    return jax.tree.leaves(x)[0].shape[_token_axis(x)]
+
+
+def _token_axis(x: Operand) -> int:
+    return 3 if isinstance(x, DoubleRows) else 2
 
 
 def tokens_of(x: Operand, start: int, size: int) -> Operand:
     """Some tokens of an operand, a view."""
+    axis = _token_axis(x)
     return jax.tree.map(
-        lambda leaf: lax.slice_in_dim(leaf, start, start + size, axis=2), x
+        lambda leaf: lax.slice_in_dim(leaf, start, start + size, axis=axis), x
     )
 
 
@@ -173,10 +221,15 @@ def multiply(
     bank: Psum, stationary: Operand, moving: Operand, accumulate: KnownInt
 ) -> Psum:
     """`bank (+)= stationaryᵀ · moving` of one tile, or side by side of several."""
-    if not isinstance(stationary, Quantised) and not isinstance(moving, Quantised):
+    if isinstance(stationary, DoubleRows) and isinstance(moving, DoubleRows):
+        left, right = stationary.elements, moving.elements
+        return nc_matmul_double_row(bank, left, right, accumulate)
+    if not isinstance(stationary, tuple) and not isinstance(moving, tuple):
         return nc_matmul(bank, stationary, moving, accumulate)
     if not isinstance(stationary, Quantised) or not isinstance(moving, Quantised):
-        refuse("one operand of a product is in MX, must be both or none")
+        refuse(
+            "one operand of a product is in MX or in double rows, must be both or none"
+        )
     left, right = _one_tile(stationary), _one_tile(moving)
     return nc_matmul_mx(
         bank, left.elements, right.elements, left.scale, right.scale, accumulate
@@ -193,11 +246,15 @@ def _one_tile(x: Quantised) -> Quantised:
 
 
 __all__ = [
+    "ROWS_AT_ONCE",
+    "DoubleRows",
     "Operand",
     "Weight",
     "axes_of_tiles",
+    "double_row_tiles",
     "fresh",
     "has_quads",
+    "in_double_rows",
     "load_chunk",
     "multiply",
     "place",

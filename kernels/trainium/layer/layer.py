@@ -17,18 +17,36 @@ from emu.boxes import ds, old
 from emu.tracing.loop import loop
 from emu.trainium.datasheets.limits import MX_QUAD
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
-from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
+from emu.trainium.engines.memory import (
+    dma_load,
+    dma_load_tiles,
+    dma_store,
+    hbm,
+    sbuf,
+)
 from emu.trainium.isa import memset, tensor_copy, tensor_tensor
 from emu.trainium.links.collectives import all_reduce
-from emu.trainium.spaces import Hbm, Psum, Sbuf
-from kernels.trainium.gemm.matmul import project
-from kernels.trainium.gemm.operands import Operand, Weight, fresh, ready
+from emu.trainium.spaces import Hbm, Sbuf
+from kernels.trainium.gemm.operands import fresh, ready
+from kernels.trainium.gemm.scaled import (
+    AnyOperand,
+    AnyWeight,
+    Scaled,
+    Sum,
+    product,
+    put,
+    valued,
+)
+from kernels.trainium.layer.by_token import (
+    by_token,
+    gated_by_token,
+    normalised_operand,
+)
 from kernels.trainium.layer.gate import GATES, Gate
 from kernels.trainium.layer.mlp import UpWeights, gated
 from kernels.trainium.layer.norm import (
     add_row,
     in_every_row,
-    normalised_transposed,
     rms_norm,
 )
 from kernels.trainium.layer.qkv import Project, load_block
@@ -37,8 +55,8 @@ from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.layer.weights import LayerWeights
 from kernels.trainium.tiles import divide, index, part
 
-Write: TypeAlias = Callable[[Sbuf, Psum, KnownInt, KnownInt], Sbuf]
-"""A bank into a tile, at a token tile and from a column on: copied, or added."""
+Write: TypeAlias = Callable[[Sbuf, Sum, KnownInt, KnownInt], Sbuf]
+"""A sum into a tile, at a token tile and from a column on: copied, or added."""
 
 
 def layer(
@@ -129,7 +147,8 @@ def after_attention(
 
     Args:
       x: HBM `[blocks, tiles, rows, hidden padded]`.
-      attended: HBM `[heads, token tiles, value_dim, rows]`, from `ring_attention`.
+      attended: HBM `[heads, token tiles, value_dim, rows]`, from `ring_attention`; where products
+        have activations in codes by token, `[..., rows, value_dim]`.
       weights: this layer's.
       tiling: sizes.
       gate: of the MLP.
@@ -145,7 +164,7 @@ def after_attention(
         y = load_block(x, tiling)
         own = _load_attended(attended, block, tiling)
         y = _plus_attention(y, own, weights, tiling)
-        h = normalised_transposed(y, weights["mlp_norm"], tiling)
+        h = normalised_operand(y, weights["mlp_norm"], tiling)
         h = _gated(h, weights, gate, tiling)
         # `gated` gives FFN features on partitions, as this contracts them.
         norm = weights.get("mlp_output_norm")
@@ -183,7 +202,7 @@ def after_shared_attention(
     def mlp(given: tuple[Hbm, Hbm]) -> tuple[Hbm, Hbm]:
         x, attention_sum = given
         y = _plus(x, attention_sum, tiling, *_of_attention(weights))
-        h = normalised_transposed(y, weights["mlp_norm"], tiling)
+        h = normalised_operand(y, weights["mlp_norm"], tiling)
         # The residual goes back to HBM while the MLP's part is summed over cores; the third loop
         # adds that.
         stored = _store_block(y)
@@ -204,7 +223,7 @@ def after_shared_attention(
     return lax.map(residual, (x, mlp_sums))
 
 
-def _total(h: Operand, matrix: Weight, tiling: LayerTiling, axis: str) -> Hbm:
+def _total(h: AnyOperand, matrix: AnyWeight, tiling: LayerTiling, axis: str) -> Hbm:
     """`h · matrix` of a block, summed over the cores along `axis`; h as `project`'s."""
     own_part = sbuf(
         tiling.rows,
@@ -231,7 +250,7 @@ def _plus(
 
 
 def _plus_attention(
-    y: Sbuf, attended: Operand, weights: LayerWeights, tiling: LayerTiling
+    y: Sbuf, attended: AnyOperand, weights: LayerWeights, tiling: LayerTiling
 ) -> Sbuf:
     """The output projection of attention, added to a block's hidden states."""
     return _plus_product(y, attended, weights["wo"], tiling, *_of_attention(weights))
@@ -243,16 +262,19 @@ def _of_attention(weights: LayerWeights) -> tuple[Hbm | None, Hbm | None]:
 
 
 def _gated(
-    h: Operand, weights: LayerWeights, gate: Gate, tiling: LayerTiling
-) -> Operand:
+    h: AnyOperand, weights: LayerWeights, gate: Gate, tiling: LayerTiling
+) -> AnyOperand:
+    if "w_gate_up" in weights:
+        return gated_by_token(h, weights["w_gate_up"], gate, tiling)
+    assert "w_gate" in weights and "w_up" in weights and not isinstance(h, Scaled)
     up = UpWeights(weights["w_gate"], weights["w_up"])
     return gated(h, up, gate, dtype=tiling.dtype, elements=tiling.elements)
 
 
 def _plus_product(
     y: Sbuf,
-    h: Operand,
-    matrix: Weight,
+    h: AnyOperand,
+    matrix: AnyWeight,
     tiling: LayerTiling,
     bias: Hbm | None,
     norm: Hbm | None,
@@ -294,32 +316,33 @@ def _plus_output(
     return loop(add_tile, y, tiling.tiles)
 
 
-def _copy(out: Sbuf, bank: Psum, token_tile: KnownInt, column: KnownInt) -> Sbuf:
-    columns = ds(column, bank.shape[1])
-    return tensor_copy.at[:, token_tile, columns](out, bank)
+def _copy(out: Sbuf, own: Sum, token_tile: KnownInt, column: KnownInt) -> Sbuf:
+    columns = ds(column, own.bank.shape[1])
+    return put(out, (slice(None), token_tile, columns), own)
 
 
-def _add(out: Sbuf, bank: Psum, token_tile: KnownInt, column: KnownInt) -> Sbuf:
-    columns = ds(column, bank.shape[1])
-    return tensor_tensor.at[:, token_tile, columns](out, old, bank, op="add")
+def _add(out: Sbuf, own: Sum, token_tile: KnownInt, column: KnownInt) -> Sbuf:
+    columns = ds(column, own.bank.shape[1])
+    at = slice(None), token_tile, columns
+    return tensor_tensor.at[at](out, old, valued(own), op="add")
 
 
-def _product(write: Write, out: Sbuf, h: Operand, matrix: Weight) -> Sbuf:
+def _product(write: Write, out: Sbuf, h: AnyOperand, matrix: AnyWeight) -> Sbuf:
     """`h · matrix` copied to or added to SBUF `[rows, tiles, hidden padded]`; h as `project`'s."""
     rows = out.shape[0]
 
     def emit(
         out: Sbuf,
         column_block: KnownInt,
-        sums: Sequence[Psum],
+        sums: Sequence[Sum],
     ) -> Sbuf:
-        for number, bank in enumerate(sums):
+        for number, own in enumerate(sums):
             token_tile = jnp.int32(number)
-            column = column_block * bank.shape[1]
-            out = write(out, bank, token_tile, column)
+            column = column_block * own.bank.shape[1]
+            out = write(out, own, token_tile, column)
         return out
 
-    return project(h, matrix, out, emit, rows=rows)
+    return product(h, matrix, out, emit, rows=rows)
 
 
 def _store_block(y: Sbuf) -> Hbm:
@@ -334,9 +357,12 @@ def _store_block(y: Sbuf) -> Hbm:
     return lax.map(store, token_tiles)
 
 
-def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Operand:
+def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> AnyOperand:
     """A block's attention output: SBUF `[features, heads, tokens]`, one head a contraction tile; of
-    a head of more than 128 features, a tile each of its equal parts. Or MX: `attended_quads`."""
+    a head of more than 128 features, a tile each of its equal parts. Or MX: `attended_quads`. Or in
+    codes by token, of HBM `[heads, token tiles, rows, value_dim]`."""
+    if tiling.by_token is not None:
+        return _attended_by_token(attended, block, tiling)
     if tiling.elements is not None:
         return ready(attended_quads(attended, block, tiling), tiling.elements)
     parts, size = tiling.value_tiles
@@ -366,6 +392,19 @@ def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Opera
     )
     places = tiling.heads * parts * tiling.tiles
     return loop(load, out, places)
+
+
+def _attended_by_token(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Scaled:
+    def rows_of(token_tile: KnownInt) -> Sbuf:
+        own = index(attended, block * tiling.tiles + token_tile, 1)
+        tile = sbuf(
+            tiling.rows, tiling.heads, tiling.value_dim, dtype=tiling.dtype, buffers=2
+        )
+        _, second_queue = LOAD_QUEUES
+        tile = dma_load_tiles(tile, own, queue=second_queue)
+        return tile.reshape(tiling.rows, -1)
+
+    return by_token(rows_of, tiling.attended_tiles, tiling)
 
 
 def attended_quads(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:

@@ -115,9 +115,12 @@ def transposed_into(out: Sbuf, x: Sbuf, first_token: KnownInt) -> Sbuf:
     size, count, _ = out.shape
     rows = x.shape[0]
 
+    # A transpose of 8-bit floats has 16 bits, in which they are themselves.
+    turned_dtype = jnp.bfloat16 if x.dtype.itemsize == 1 else x.dtype
+
     def turn(out: Sbuf, hidden_tile: KnownInt) -> Sbuf:
         # A transpose keeps the dtype (from NeuronCore-v3 on), so the bank is not float32.
-        bank = psum(size, rows, dtype=x.dtype, buffers=2)
+        bank = psum(size, rows, dtype=turned_dtype, buffers=2)
         first_feature = hidden_tile * size
         features = part(x, first_feature, size, axis=1)
         bank = nc_transpose(bank, features)

@@ -26,13 +26,13 @@ from emu.trainium.isa import (
     tensor_tensor,
 )
 from emu.trainium.links.collectives import all_reduce
-from emu.trainium.spaces import Hbm, Psum, Sbuf
-from kernels.trainium.gemm.matmul import project
+from emu.trainium.spaces import Hbm, Sbuf
+from kernels.trainium.gemm.scaled import Sum, product, put, valued
+from kernels.trainium.layer.by_token import normalised_operand
 from kernels.trainium.layer.form import PLAIN, Positions, PrefillForm
 from kernels.trainium.layer.norm import (
     head_norm,
     in_every_row,
-    normalised_transposed,
     wide_norm,
 )
 from kernels.trainium.layer.tiling import LayerTiling
@@ -169,31 +169,35 @@ def qkv(
         block = load_block(x, tiling)
         # The norm is computed with tokens on partitions, where a sum over features is one
         # instruction; the projection contracts features, which must be on partitions then.
-        h = normalised_transposed(block, weights["attn_norm"], tiling)
-        bias = None
-        if "bqkv" in weights:
-            bias = in_every_row(weights["bqkv"], tiling.rows)
+        h = normalised_operand(block, weights["attn_norm"], tiling)
 
-        def emit(
-            out: Sbuf,
-            column_block: KnownInt,
-            sums: Sequence[Psum],
-        ) -> Sbuf:
-            first = column_block * columns
-            column = ds(first, columns)
-            for number, bank in enumerate(sums):
-                if bias is None:
-                    out = tensor_copy.at[:, number, column](out, bank)
-                    continue
-                # Added where the sums leave PSUM anyway, before they are rounded.
-                own_bias = part(bias, first, columns, axis=1)
-                out = tensor_tensor.at[:, number, column](out, bank, own_bias, op="add")
+        def copy(out: Sbuf, block: KnownInt, sums: Sequence[Sum]) -> Sbuf:
+            for number, own in enumerate(sums):
+                out = put(out, (slice(None), number, ds(block * columns, columns)), own)
             return out
+
+        def add(
+            both: tuple[Sbuf, Sbuf], block: KnownInt, sums: Sequence[Sum]
+        ) -> tuple[Sbuf, Sbuf]:
+            out, bias = both
+            first = block * columns
+            # Added where the sums leave PSUM anyway, before they are rounded.
+            own_bias = part(bias, first, columns, axis=2)[:, 0]
+            for number, own in enumerate(sums):
+                at = slice(None), number, ds(first, columns)
+                out = tensor_tensor.at[at](out, valued(own), own_bias, op="add")
+            return out, bias
 
         # q, k and v contract the same features: as one matrix their weights are one stream, without
         # a pause between three.
         fused = sbuf(tiling.rows, tiling.tiles, width, dtype=tiling.dtype)
-        fused = project(h, weights["wqkv"], fused, emit, rows=tiling.rows)
+        if "bqkv" in weights:
+            # Beside the result, so that each block of columns is given its own part of it.
+            bias = in_every_row(weights["bqkv"], tiling.rows)[:, None]
+            both = fused, bias
+            fused, _ = product(h, weights["wqkv"], both, add, rows=tiling.rows)
+        else:
+            fused = product(h, weights["wqkv"], fused, copy, rows=tiling.rows)
 
         squares = None
         if form.qk_norm == "width":

@@ -46,7 +46,8 @@ from kernels.trainium.layer.weights import LayerWeights
 
 Attend: TypeAlias = Callable[[Queries, Hbm, Hbm, LayerWeights], Hbm]
 """A layer's attention: q, k and v as `Project` gives them, and the layer's weights, which make keys
-and values where these are of latents, to HBM `[heads, token tiles, value_dim, rows]`."""
+and values where these are of latents, to HBM `[heads, token tiles, value_dim, rows]`, or `[...,
+rows, value_dim]` where a layer has activations in codes by token."""
 
 Given: TypeAlias = tuple[RingWork, jax.Array, Sequence[jax.Array], Sequence[jax.Array]]
 """What a program is given for a layer's attention: known integers, masks, a score's tables, and
@@ -145,12 +146,14 @@ class LayerRing:
       hops: of its mask.
       ring: where they run.
       scores: what is done to scores.
+      transposed: whether attention's output has features on partitions.
     """
 
     sides: Sides
     hops: Hops
     ring: Ring
     scores: LayerScores
+    transposed: bool = True
 
     @property
     def where(self) -> Placement:
@@ -194,7 +197,8 @@ class LayerRing:
             else:
                 block = _parts(k, sizes), v
                 operands = RankOperands(_parts(q, sizes), block, *of_scores)
-            return ring_attention(operands, work, sizes, self.ring, transposed=True)
+            turned = self.transposed
+            return ring_attention(operands, work, sizes, self.ring, transposed=turned)
 
         return attend
 
@@ -359,7 +363,7 @@ def layer_ring(
     # without work on all chips: the last one attends to every other's keys.
     hops = ring_hops(scores.masks, sides)
     ring = Ring(axis, (axis,), hops=len(hops), roots=hops.roots)
-    return LayerRing(sides, hops, ring, scores)
+    return LayerRing(sides, hops, ring, scores, tiling.by_token is None)
 
 
 __all__ = [

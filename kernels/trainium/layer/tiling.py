@@ -6,8 +6,9 @@ import math
 import jax.numpy as jnp
 
 from emu.annotations import DType
+from kernels.formats.formats import Format
 from kernels.latent_heads import LatentHeads
-from kernels.trainium.gemm.operands import quarters
+from kernels.trainium.gemm.operands import double_row_tiles, quarters
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
     BANKS,
@@ -22,6 +23,9 @@ from kernels.trainium.tiles import (
 # Token tiles that share one load of a weight tile; two sets of their sums fill 8 banks.
 TILES_A_BLOCK = 4
 RINGS = 4  # weight chunks in SBUF at once: two buffers each of gate and up projection
+# Of float32 and as wide as a PSUM tile: two of columns' scales, a product times them, and the
+# gate's factor.
+SCALE_ROWS = 4
 # Bytes a partition of tiles that attention keeps through a layer.
 ATTENTION_BYTES = 4 * 1024
 
@@ -51,6 +55,8 @@ class LayerTiling:
         8 KV heads are 6,144 and 1,024, on 16 cores 6,144 and 2,048.
       elements: dtype of the MX elements that products have activations in; None: products take
         activations, and weights, as they are. Tiles of features are then quarters of an MX tile.
+      by_token: the format, of 8-bit floats with a scale for each token, in which products have
+        activations; None: they have not. Tiles of features then come in twos, as double rows.
     """
 
     hidden: int
@@ -68,12 +74,15 @@ class LayerTiling:
     latent: LatentHeads | None = None
     norm_widths: tuple[int, int] | None = None
     elements: DType | None = None
+    by_token: Format | None = None
 
     @property
     def hidden_tiles(self) -> tuple[int, int]:
         """Contraction tiles of the hidden dimension, `(count, rows)`."""
         if self.elements is not None:
             return quarters(self.hidden)
+        if self.by_token is not None:
+            return double_row_tiles(self.hidden)
         return split_for(self.hidden_parts, self.hidden, PARTITIONS)
 
     @property
@@ -81,6 +90,8 @@ class LayerTiling:
         """Tiles of the FFN's features, `(count, rows)`."""
         if self.elements is not None:
             return quarters(self.ffn)
+        if self.by_token is not None:
+            return double_row_tiles(self.ffn)
         return split(self.ffn, PARTITIONS)
 
     @property
@@ -103,9 +114,14 @@ class LayerTiling:
 
     @property
     def attended_tiles(self) -> tuple[int, int]:
-        """Contraction tiles of attention's output, `(count, rows)`: those of each head."""
+        """Contraction tiles of attention's output, `(count, rows)`: those of each head.
+
+        In codes they are of all heads together.
+        """
         if self.elements is not None:
             return quarters(self.heads * self.head_dim)
+        if self.by_token is not None:
+            return double_row_tiles(self.heads * self.head_dim)
         parts, size = self.value_tiles
         return self.heads * parts, size
 
@@ -124,6 +140,12 @@ class LayerTiling:
         """Whole heads per PSUM tile of the fused q, k, v projection."""
         fused = self.heads + 2 * self.kv_heads
         return self.head_dim * largest_divisor(fused, BANK_COLUMNS // self.head_dim)
+
+    @property
+    def gated_columns(self) -> int:
+        """Columns of the gate, and as many of the other projection, of a PSUM tile of both."""
+        count, size = self.ffn_tiles
+        return size * largest_divisor(count, BANK_COLUMNS // 2 // size)
 
     @property
     def tokens(self) -> int:
@@ -152,6 +174,7 @@ def tile_tokens(
     sbuf_partition_bytes: int,
     streams: int = 1,
     quantised: bool = False,
+    by_token: bool = False,
 ) -> tuple[int, int, int]:
     """`(blocks, tiles, rows)` for one core's tokens; fewer tokens a block where SBUF is short.
 
@@ -164,6 +187,8 @@ def tile_tokens(
       streams: tiles of a block's tokens as wide as the residual stream that are held at once: a
         second one where what is added to it is normalised before.
       quantised: whether products have MX elements, which stand beside what they are made of.
+      by_token: whether they have bytes with a scale for each token, made of tiles with tokens on
+        partitions.
     """
     itemsize = jnp.dtype(dtype).itemsize
     hidden_tiles, ffn_tiles = (math.ceil(n / PARTITIONS) for n in (hidden, ffn))
@@ -172,6 +197,10 @@ def tile_tokens(
         """Bytes a partition of a block's hidden states, their norm and the FFN's features."""
         # With features on partitions a token is an element of each tile; with tokens on partitions,
         # as residuals are added, a tile of them is a whole row of the hidden dimension.
+        if by_token:
+            codes = block * (hidden_tiles + ffn_tiles)
+            features = math.ceil(block / PARTITIONS) * (streams * hidden + ffn)
+            return codes + features * itemsize
         features_on_partitions = block * (2 * hidden_tiles + ffn_tiles)
         tokens_on_partitions = streams * math.ceil(block / PARTITIONS) * hidden
         wide = (features_on_partitions + tokens_on_partitions) * itemsize
@@ -183,6 +212,10 @@ def tile_tokens(
     # What does not grow with the block: weights on their way, a norm's weight for each stream,
     # attention's tiles.
     taken = RINGS * CHUNK_BYTES + streams * hidden * itemsize + ATTENTION_BYTES
+    if by_token:
+        # A tile's norm, and its codes, or those of the FFN's features, before they are turned; and
+        # rows of scales of columns.
+        taken += hidden * (itemsize + 1) + ffn + 4 * BANK_COLUMNS * SCALE_ROWS
     room = sbuf_partition_bytes - taken
     block = TILES_A_BLOCK * PARTITIONS
     # Halving costs time, not correctness: half the tokens share a weight load, so weights are

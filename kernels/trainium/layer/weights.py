@@ -4,6 +4,7 @@ from typing import NotRequired, TypedDict
 
 from emu.trainium.spaces import Hbm
 from kernels.trainium.gemm.operands import Weight
+from kernels.trainium.gemm.scaled import AnyWeight, ScaledWeight
 
 
 class LayerWeights(TypedDict):
@@ -11,7 +12,8 @@ class LayerWeights(TypedDict):
 
     Packed weights are `[blocks, chunks, rows, tiles a chunk, columns]` of a `[K, N]` matrix: each
     `[rows, tiles a chunk, columns]` is one contiguous read; see `kernels.trainium.tiles.pack`, and
-    for MX `kernels.trainium.gemm.mx_pack`.
+    for MX `kernels.trainium.gemm.mx_pack`, for codes with scales of columns
+    `kernels.trainium.gemm.scaled_pack`.
 
     Keys:
       attn_norm, mlp_norm: `[1, hidden padded]`.
@@ -32,7 +34,9 @@ class LayerWeights(TypedDict):
       bqkv: `[1, (heads + 2 · kv_heads) · head_dim]`; where they have biases, as Qwen2's.
       wo: packed, heads to hidden.
       bo: `[1, hidden padded]`; where attention's output has a bias.
-      w_gate, w_up: packed, hidden to FFN.
+      w_gate, w_up: packed, hidden to FFN; or in one:
+      w_gate_up: packed, in each block of columns the gate's and then as many of the other; where
+        activations are in codes by token.
       w_down: packed, FFN to hidden.
     """
 
@@ -44,7 +48,7 @@ class LayerWeights(TypedDict):
     k_norm: NotRequired[Hbm]
     wide_q_norm: NotRequired[Hbm]
     wide_k_norm: NotRequired[Hbm]
-    wqkv: Weight
+    wqkv: AnyWeight
     latents_down: NotRequired[Hbm]
     query_norm: NotRequired[Hbm]
     queries_up: NotRequired[Hbm]
@@ -52,11 +56,12 @@ class LayerWeights(TypedDict):
     keys_up: NotRequired[Hbm]
     values_up: NotRequired[Hbm]
     bqkv: NotRequired[Hbm]
-    wo: Weight
+    wo: AnyWeight
     bo: NotRequired[Hbm]
-    w_gate: Weight
-    w_up: Weight
-    w_down: Weight
+    w_gate: NotRequired[Weight]
+    w_up: NotRequired[Weight]
+    w_gate_up: NotRequired[ScaledWeight]
+    w_down: AnyWeight
 
 
 __all__ = ["LayerWeights"]

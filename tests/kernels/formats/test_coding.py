@@ -130,7 +130,7 @@ def test_bytes_are_those_of_what_is_coded(held) -> None:
     assert held.held_bytes(64, 10) == elements_bytes + found.scales.nbytes
 
 
-@pytest.mark.parametrize("name", ["fp8", "fp8_block", "mxfp8", "mxfp4", "int8"])
+@pytest.mark.parametrize("name", [held.name for held in CODED])
 def test_a_tokens_activations_do_not_depend_on_other_tokens(name: str) -> None:
     held = of_activations(FORMATS[name])
     given = matrix(256, 6)

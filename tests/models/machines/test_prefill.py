@@ -74,6 +74,32 @@ def prefill(config, tokens, chips, dtype=jnp.float32, cores=1):
     )
 
 
+def test_biases_of_every_block_of_columns():
+    """16 heads of 64 features are two blocks of 512 columns, and each has its own biases."""
+    config = dataclasses.replace(
+        LLAMA,
+        model_type="qwen2",
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=12,
+        head_dim=64,
+        vocab_size=256,
+    )
+    rng, weights = np.random.default_rng(3), random_weights(config, 0)
+    layers = dict(weights["layers"])
+    for name in ("bq", "bk", "bv"):
+        shape = layers[name].shape
+        layers[name] = rng.standard_normal(shape).astype(np.float32)
+    weights = {**weights, "layers": layers}
+    prompt = prompt_of(config, 9)
+    machine = Prefill(config, weights, tokens=9, chips=1, dtype=jnp.float32)
+    assert machine.tiling.qkv_columns == 512
+    ids = jnp.asarray([prompt], jnp.int32)
+    cache = empty_cache(config, 1, 9)
+    expected, _ = oracle.jitted_extend(config, weights, ids, cache, None, None)
+    near(machine.run(prompt).logits, np.asarray(expected[0, -1]), 1e-5)
+
+
 def structs_of(config):
     return jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),

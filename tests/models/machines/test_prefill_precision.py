@@ -112,6 +112,87 @@ def test_more_of_it_agrees(words, tokens, cores):
     agrees(config, tokens, words, cores)
 
 
+def in_float32(name):
+    """A format of weights and activations, all else in float32."""
+    return f"weights={name},activations={name},cache=float32"
+
+
+def same_as_the_oracle(config, tokens, words):
+    """With float32 beside codes a machine's codes are the oracle's, and its sums within rounding.
+
+    A quotient that float32 rounds past the middle between two codes would be another, which none of
+    these some thousand numbers does: 2**-24 of 2**-4, the distance of codes, is 2**-20.
+    """
+    exact, formats = expected(config, tokens), expected(config, tokens, words)
+    p = machine(config, tokens, words, weights=weights_of(config))
+    result = p.run(prompt_of(config, tokens))
+    assert share(formats, exact, exact) > 0.02
+    assert share(result.logits, formats, exact) < 1e-5
+    assert result.token == result.logits.argmax()
+
+
+def test_fp8_agrees_with_the_oracle_in_codes():
+    same_as_the_oracle(CONFIG, 12, in_float32("fp8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["fp8", "fp8_tensor"])
+def test_more_of_fp8_agrees(name):
+    """600 tokens are two blocks, of three tiles of 100."""
+    config = dataclasses.replace(CONFIG, num_hidden_layers=2)
+    same_as_the_oracle(config, 600, in_float32(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tokens, cores", [(37, 1), (150, 3)])
+def test_fp8_on_cores_is_no_further_off(tokens, cores):
+    """A token's scale is of a core's own features where cores share what a product contracts.
+
+    So it is at most the one that the whole token would have, and codes are no coarser.
+    """
+    config = dataclasses.replace(CONFIG, num_hidden_layers=2)
+    exact, formats = expected(config, tokens), expected(config, tokens, "fp8")
+    p = machine(config, tokens, "fp8", cores=cores, weights=weights_of(config))
+    result = p.run(prompt_of(config, tokens))
+    assert share(result.logits, exact, exact) < 1.5 * share(formats, exact, exact)
+
+
+def test_clock_of_fp8():
+    """Products are of double rows, attention's and the head's are not; HBM has codes."""
+    p = machine(CONFIG, 150, "fp8", cores=2)
+    device = with_cores(TRN3, 2).at()
+    reading = p.read(device)
+    assert reading.clock.end_ticks == p.read(device, jump=False).clock.end_ticks
+    s, flops = p.tiling, reading.clock.tally.by("flops")
+    # Two of four heads a core, one KV head; 100 of the FFN's columns.
+    assert (s.heads, s.kv_heads, s.ffn, s.hidden_padded) == (2, 1, 100, 160)
+    linear = 160 * (2 + 2) * 32 + 64 * 160 + 3 * 160 * 100
+    assert flops["trn.nc_matmul_double_row"] == 2 * 2 * s.tokens * linear
+    packed = p.abstract()[0]["layers"][0]
+    columns = (2 + 2) * 32 + 160 + 2 * 100 + 160
+    leaves = jax.tree.leaves(
+        [packed[name] for name in ("wqkv", "wo", "w_gate_up", "w_down")]
+    )
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    assert held == 2 * (linear + 4 * columns)
+    # Of each block of tokens: codes once, and of scales a row for each partition.
+    wide = machine(CONFIG, 150, "bfloat16", cores=2)
+    read, of_wide = (
+        each.clock.tally.by("bytes")["hbm_read"]
+        for each in (reading, wide.read(device))
+    )
+    assert (s.blocks, s.tiles, s.rows) == (1, 2, 75)
+    in_wide = sum(leaf.nbytes for leaf in weights_of_layer(wide))
+    assert of_wide - read == in_wide - 2 * (linear + 4 * s.rows * columns)
+
+
+def weights_of_layer(p):
+    """Those of products, on all cores, with their padding."""
+    packed = p.abstract()[0]["layers"][0]
+    structs = [packed[name] for name in ("wqkv", "wo", "w_gate", "w_up", "w_down")]
+    return [np.empty(x.shape, x.dtype) for x in structs]
+
+
 @pytest.mark.parametrize("words, bits", [(MXFP8, 8), (MXFP4, 4)])
 def test_weights_take_the_formats_bytes(words, bits):
     """1 + 1/32 or 1/2 + 1/32 bytes of an element, where there is no padding."""
@@ -151,7 +232,7 @@ def test_clock():
 @pytest.mark.parametrize(
     "words, match",
     [
-        ("fp8", "weights=mxfp8,activations=mxfp8, weights=mxfp4,activations=mxfp8"),
+        ("fp8_block", "weights=mxfp4,activations=mxfp8, weights=fp8,activations=fp8"),
         ("int8", "'int8' has no kernels"),
         ("mxfp4", "'mxfp4' has no kernels"),
         ("weights=mxfp8,activations=mxfp8,cache=fp8", "a cache of bfloat16 or float16"),
