@@ -333,8 +333,9 @@ EXAMPLES: dict[str, Example | Crossing] = {
     "wse.reciprocal": of(WORDS, WORDS),
     "wse.lookup": of(sram(32), sram(32, 64), sram(1, dtype=I32), I),
     "wse.chosen_map": of(sram(8, 4), sram(256, 7, 4), sram(7), sram(8)),
-    "wse.widen_chosen": of(
-        sram(8, 7, 4, dtype=jnp.bfloat16), sram(256, 7, 4, dtype=jnp.int8), sram(8)
+    "wse.copy_chosen": of(
+        *(sram(7, 32, dtype=jnp.int8), sram(256, 7, 4, dtype=jnp.int8), sram(8)),
+        axis=1,
     ),
     "wse.outranked": of(sram(4), sram(4), sram(8), I, I, count=256, block=256),
     "wse.renumbered": of(sram(4), sram(8), I, I),

@@ -42,7 +42,7 @@ from emu.wse.datasheets.datasheet import (
 from emu.wse.fabric import ops, stepper
 from emu.wse.fabric.program import FabricProgram
 from emu.wse.fabric.views.drawing import drawn
-from emu.wse.pe.chosen_map import chosen_map, widen_chosen
+from emu.wse.pe.chosen_map import chosen_map, copy_chosen
 from emu.wse.pe.elementwise import (
     lookup_live,
     row_live,
@@ -88,6 +88,7 @@ __all__ = [
     "chain_argmax",
     "chosen_map",
     "copy",
+    "copy_chosen",
     "copy_into",
     "drawn",
     "exp",
@@ -131,7 +132,6 @@ __all__ = [
     "vector_of_one_live",
     "vector_scale",
     "walk",
-    "widen_chosen",
     "widen_live",
     "widen_nibbles",
 ]

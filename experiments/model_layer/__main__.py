@@ -9,11 +9,10 @@ from emu.trainium.datasheets import SYSTEMS, systems_of
 from experiments.model_layer import decode_table, table
 from experiments.model_layer.decode import decoded
 from experiments.model_layer.measure import Measured, layers_of, measured
-from experiments.shared import cli, systems
+from experiments.shared import cli, plans, systems
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Figures, Output
 from kernels.attention.latent import FORMS
-from kernels.moe.wafer.codes import HELD
 from models.config import ModelConfig
 from models.configurations import published, published_models
 from models.machines.layer_stages import LayerStages
@@ -68,9 +67,12 @@ def options(parser: cli.Parser) -> None:
         help="tokens in the cache of a decode step (8192 and 131072); may be given several times",
     )
     parser.add_argument(
-        "--held",
-        type=cli.one_of("held", HELD),
-        help=f"in which experts lie on the wafer: {' or '.join(HELD)} (bfloat16)",
+        "--dtype",
+        default="bfloat16",
+        metavar="PRECISION",
+        type=plans.plan_of,
+        help="what decode holds weights and cache in: a dtype, a format such as mxfp4, or a plan "
+        "as weights=mxfp4,cache=fp8 (bfloat16); prefill is timed in bfloat16",
     )
     systems.add_option(parser, systems_of(TRN3, SYSTEMS), "the chip's own links")
 
@@ -92,7 +94,7 @@ def main(args: argparse.Namespace, output: Output) -> None:
             rows += table.lines(each)
             timed.append(each)
     console.print(table.LEGEND, highlight=False)
-    steps = list(decoded(config, layers, args.context or CONTEXTS, args.held))
+    steps = list(decoded(config, layers, args.context or CONTEXTS, args.dtype))
     decode_table.show(steps, console)
     console.print(decode_table.LEGEND, highlight=False)
     lines = list(decode_table.lines(steps))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from emu.wse.regions import DoesNotFit
 from models.config import ModelConfig
 from models.machines.layer_decode import DecodeTime, LayerDecode
+from models.precision import Precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,23 +31,22 @@ class Decoded:
 
     @property
     def held(self) -> str:
-        """The dtype of its experts' weights; empty where it has none."""
-        form = self.decode.config.forms[self.decode.layer]
-        if form.experts is None:
-            return ""
-        return self.decode.held or self.decode.dtype
+        """What weights, and what the cache, if it is another, are held in."""
+        plan = self.decode.precision
+        names = dict.fromkeys([plan.weights.name, plan.cache.name])
+        return ", cache in ".join(names)
 
 
 def decoded(
     config: ModelConfig,
     layers: Sequence[int],
     contexts: Sequence[int],
-    held: str | None,
+    plan: Precision,
 ) -> Iterator[Decoded]:
     """Every layer with every context, timed or refused."""
     for layer in layers:
         for context in contexts:
-            decode = LayerDecode(config, layer, context, held=held)
+            decode = LayerDecode(config, layer, context, plan)
             try:
                 yield Decoded(decode, decode.time())
             except DoesNotFit as refused:

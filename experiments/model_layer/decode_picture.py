@@ -78,8 +78,8 @@ def _bar(ax: Axes, place: int, each: Decoded) -> None:
 
 def told(each: Decoded) -> str:
     """A bar's name."""
-    experts = f", experts in {each.held}" if each.held else ""
-    return f"layer {each.decode.layer}{experts}\n{each.decode.context:,} tokens in the cache"
+    context = f"{each.decode.context:,} tokens in the cache"
+    return f"layer {each.decode.layer} in {each.held}\n{context}"
 
 
 __all__ = ["draw"]

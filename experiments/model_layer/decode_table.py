@@ -10,14 +10,13 @@ from rich.table import Table
 from emu.datasheet import BANDS
 from experiments.model_layer.decode import Decoded
 from experiments.shared.units import count, duration
-from kernels.moe.wafer.codes import HELD
 
 KINDS_OF_BYTES = ("weights", "cache", "tables", "buffers", "code")
 HEADING = (
     "model",
     "layer",
     "context",
-    "experts_held",
+    "held",
     "rows",
     "columns",
     *(f"{band}_cycles" for band in BANDS),
@@ -44,7 +43,7 @@ def show(layers: Sequence[Decoded], console: Console) -> None:
         box=box.SIMPLE_HEAD,
     )
     table.add_column("layer", no_wrap=True)
-    for name in ("context", "experts in", "PEs", "cycles", "time", "at work", "FLOPs"):
+    for name in ("context", "held in", "PEs", "cycles", "time", "at work", "FLOPs"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("weights", "cache", "buffers", "total"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -58,17 +57,17 @@ def show(layers: Sequence[Decoded], console: Console) -> None:
 
 
 def _remedy(each: Decoded) -> str:
-    """What may help a layer with experts, whose weights are nearly all of its bytes."""
-    if not each.held or each.decode.held is not None:
+    """What may help a layer whose weights are nearly all of its bytes."""
+    if not each.decode.precision.is_plain:
         return ""
-    return f"; --held {' or '.join(HELD)} halves its experts' bytes"
+    return "; --dtype mxfp8 halves its weights' bytes, mxfp4 quarters them"
 
 
 def _cells(each: Decoded) -> Iterator[str]:
     decode = each.decode
     yield f"{decode.layer} ({each.layers} alike)"
     yield f"{decode.context:,}"
-    yield each.held or "-"
+    yield each.held
     if each.time is None:
         yield "does not fit"
         return

@@ -21,22 +21,19 @@ from experiments.quickstart.coded import (
 )
 from experiments.quickstart.run import Run
 from experiments.quickstart.stages import Stages
-from experiments.shared import cli, systems
+from experiments.shared import cli, plans, systems
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Output, flat
 from experiments.shared.own_variant import OwnVariant, own_variant
 from kernels.formats.formats import FORMATS
 from kernels.tokens.placement import PLACEMENTS
 from models.attention_pattern import as_pattern, read_variants
-from models.errors import ModelError
 from models.loading.load import load
-from models.machines.decode import held_of
 from models.machines.disaggregated import Disaggregated, check_context
 from models.machines.prefill import PrefillResult
 from models.plain import oracle
 from models.plain.held import held_weights
 from models.plain.transformer import from_weights
-from models.precision import Precision, precision
 
 PROMPTS = {
     "tiny": "Return the",
@@ -47,16 +44,6 @@ CORES = (1, 2, 4, 8)
 PLACED = (*PLACEMENTS, "auto")
 OWN_SYSTEMS = systems_of(TRN3, SYSTEMS)
 LARGEST = max(OWN_SYSTEMS, key=lambda system: system.chips)
-
-
-def plan_of(words: str) -> Precision:
-    """What the words after `--dtype` name."""
-    try:
-        plan = precision(words)
-        held_of(plan)
-    except ModelError as error:
-        raise UsageError(f"--dtype is {words!r}: {error}") from None
-    return plan
 
 
 def options(parser: cli.Parser) -> None:
@@ -105,7 +92,7 @@ def options(parser: cli.Parser) -> None:
     parser.add_argument(
         "--dtype",
         default="float32",
-        type=plan_of,
+        type=plans.plan_of,
         help=f"one of {', '.join(FORMATS)}, or parts with theirs, as weights=mxfp4,cache=bfloat16 "
         "(float32)",
     )

@@ -42,8 +42,8 @@ _NAMES = {
     "wse.scalar_of_two_live": SCALAR,
     "wse.scalar_select_live": SCALAR,
     "wse.lookup_live": SCALAR,
-    # Beside the products that it makes codes wide for.
-    "wse.widen_chosen": VECTOR,
+    # Beside the products that its codes are for.
+    "wse.copy_chosen": VECTOR,
 }
 
 

@@ -15,14 +15,15 @@ from emu.datasheet import BANDS
 from emu.wse import WSE3, WaferSheet
 from emu.wse.datasheets.datasheet import ENGINE
 from kernels.attention.decode_spent import PRODUCTS, kinds
-from kernels.moe.wafer import ExpertMlp
 from kernels.wse.decode.candidates import LayerKind
 from kernels.wse.decode.layer_plan import LayerStep, plan_layer
 from kernels.wse.decode.plan import PlacedKind
 from models.config import ModelConfig
 from models.errors import ModelError
+from models.machines.decode import held_of
 from models.machines.decode_kinds import kind_of
 from models.machines.layer_weights import check_forms
+from models.precision import Precision, precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,17 +55,14 @@ class LayerDecode:
       config: of the model.
       layer: which of its layers.
       context: tokens that the cache has room for; the step is the last one's, which sees all.
-      dtype: of weights and cache.
-      held: dtype in which experts' weights lie in SRAM, one of `kernels.moe.wafer.codes.HELD`;
-        None: `dtype`. Layers without experts have theirs in `dtype` either way.
+      precision: what weights and cache are held in; activations are in its wide dtype.
       sheet: of the wafer.
     """
 
     config: ModelConfig
     layer: int
     context: int
-    dtype: str = "bfloat16"
-    held: str | None = None
+    precision: Precision = precision("bfloat16")
     sheet: WaferSheet = WSE3
 
     def __post_init__(self) -> None:
@@ -78,13 +76,7 @@ class LayerDecode:
     @functools.cached_property
     def kind(self) -> LayerKind:
         """What the layer computes, as the wafer's programs take it."""
-        found = kind_of(self.config, self.layer)
-        mlp = found.form.mlp
-        if self.held is None or not isinstance(mlp, ExpertMlp):
-            return found
-        coded = dataclasses.replace(mlp, held=self.held)
-        form = dataclasses.replace(found.form, mlp=coded)
-        return dataclasses.replace(found, form=form)
+        return kind_of(self.config, self.layer)
 
     @functools.cached_property
     def placed(self) -> PlacedKind:
@@ -93,8 +85,15 @@ class LayerDecode:
         Raises:
           DoesNotFit: no region of a wafer has room; it tells a context that would do, if one would.
         """
-        device = self.sheet.at()
-        return plan_layer(self.config, self.context, self.dtype, device, self.kind)
+        plan = self.precision
+        return plan_layer(
+            self.config,
+            self.context,
+            plan.wide,
+            self.sheet.at(),
+            self.kind,
+            held_of(plan),
+        )
 
     def time(self) -> DecodeTime:
         """Reads the clock under every band of the wafer's datasheet.

@@ -14,10 +14,18 @@ from emu.errors import WrongShape
 from emu.instruction import Cost, Operand, instruction
 from emu.tracing.jaxpr import caller
 from emu.wse.pe.isa import SPACE, product
-from emu.wse.pe.laws import Cycles, map_cycles, on_datapath, precision
+from emu.wse.pe.laws import (
+    Cycles,
+    map_cycles,
+    move_cycles,
+    on_datapath,
+    precision,
+)
 from emu.wse.pe.maps import accumulate
-from emu.wse.pe.packed import CODES, as_numbers, widen_cycles, widened_bytes
 from emu.wse.spaces import Sram
+
+WORD_BYTES = 2
+"""Of what a PE's memory is addressed by."""
 
 
 def _address_cycles(device: Device, at: Operand) -> Cycles:
@@ -101,48 +109,61 @@ def chosen_map(dst: Sram, w: Sram, x: Sram, at: Sram) -> Sram:
     return accumulate(dst, loops[0] * inputs, term_of_all)
 
 
-def _widen_cost(device: Device, dst: Operand, codes: Operand, at: Operand) -> Cost:
-    each = codes.size // codes.shape[0]
-    n = at.size * each
-    kind, nbytes = codes.dtype.name, dst.dtype.itemsize
-    # A tile may begin and end within a word.
-    of_tile = widen_cycles(device, kind, nbytes, each // 2 + 1, each)
-    cycles = at.size * (_address_cycles(device, at) + of_tile)
-    read, written = widened_bytes(kind, nbytes)
-    moved = {"sram_read": read * n + at.nbytes, "sram_write": written * n}
-    flops = n if kind == "float8_e4m3fn" else 0
-    return on_datapath(cycles, flops, moved_bytes=moved)
+def _copy_cost(
+    device: Device, dst: Operand, x: Operand, at: Operand, *, axis: int
+) -> Cost:
+    tile_bytes = x.nbytes // x.shape[0]
+    each = _address_cycles(device, at) + move_cycles(device, tile_bytes)
+    moved = {"sram_read": at.size * tile_bytes + at.nbytes, "sram_write": dst.nbytes}
+    return on_datapath(at.size * each, moved_bytes=moved)
 
 
-@instruction(
-    "wse.widen_chosen",
-    cost=_widen_cost,
-    reads=(SPACE, SPACE),
-    writes=SPACE,
-)
-def widen_chosen(dst: Sram, codes: Sram, at: Sram) -> Sram:
-    """Chosen tiles of codes of 8 bits as numbers, all of them exact, see `packed`.
+@instruction("wse.copy_chosen", cost=_copy_cost, reads=(SPACE, SPACE), writes=SPACE)
+def copy_chosen(dst: Sram, x: Sram, at: Sram, *, axis: int) -> Sram:
+    """Copies chosen tiles, one below the other or side by side: an expert's codes and scales.
+
+    What is made wide before it is multiplied, see `packed`, is so by vector operations of some
+    cycles each, whose set-up several tiles in a row then share. Of tiles `a b c` of two rows each,
+    chosen 2 and 0
+
+        axis 0   c0      axis 1   c0 a0
+                 c1               c1 a1
+                 a0
+                 a1
 
     Args:
-      dst: `[m, k, n]`, float32, float16 or bfloat16.
-      codes: `[tiles, k, n]`, int8, uint8 or float8_e4m3fn, two to a word.
+      dst: `[m * k, n]` with `axis` 0, `[k, m * n]` with 1; of the dtype of `x`.
+      x: `[tiles, k, n]`, of any dtype whose rows are whole words of 16 bits.
       at: `[m]`, which tile, as `chosen_map` takes it.
+      axis: 0 or 1.
 
     Raises:
-      WrongShape: these shapes do not go together.
+      WrongShape: these shapes do not go together, or a row of `x` is no whole number of words.
     """
-    name = "wse.widen_chosen"
-    given.one_of(f"{name}: dtype of codes", codes.dtype.name, CODES)
-    given.one_of(
-        f"{name}: dtype of dst", dst.dtype.name, ("float32", "bfloat16", "float16")
-    )
-    if at.ndim != 1 or codes.ndim != 3 or dst.shape != (*at.shape, *codes.shape[1:]):
-        told = ", ".join(given.described(operand) for operand in (dst, codes, at))
+    name = "wse.copy_chosen"
+    given.whole(f"{name}: axis", axis, 0, 1)
+    fits = x.ndim == 3 and at.ndim == 1 and dst.dtype == x.dtype
+    if fits:
+        _, rows, columns = x.shape
+        m = at.shape[0]
+        fits = dst.shape == ((m * rows, columns) if axis == 0 else (rows, m * columns))
+    if not fits:
+        told = ", ".join(given.described(operand) for operand in (dst, x, at))
         raise WrongShape(
-            f"{name}: cannot take {told}: must be [m, k, n], [tiles, k, n], [m]",
+            f"{name}: cannot take {told}: must be [m * k, n] or [k, m * n], [tiles, k, n], [m], "
+            "the first two of one dtype",
             caller(),
         )
-    return as_numbers(codes[_places(at, codes.shape[0])]).astype(dst.dtype)
+    if x.shape[2] * x.dtype.itemsize % WORD_BYTES:
+        raise WrongShape(
+            f"{name}: rows of {given.described(x)} must be whole words of {WORD_BYTES} bytes, by "
+            "which a PE's memory is addressed",
+            caller(),
+        )
+    chosen = x[_places(at, x.shape[0])]
+    if axis == 1:
+        chosen = jnp.swapaxes(chosen, 0, 1)
+    return chosen.reshape(dst.shape)
 
 
-__all__ = ["chosen_map", "widen_chosen"]
+__all__ = ["chosen_map", "copy_chosen"]

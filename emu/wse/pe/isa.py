@@ -27,6 +27,7 @@ SPACE = "sram"
 DTYPES = (
     *("float32", "float16", "bfloat16"),
     *("int32", "uint32", "int16", "uint16", "int8", "uint8", "float8_e4m3fn"),
+    "float8_e8m0fnu",
 )
 # Of WaferLLM's kernel (arXiv 2502.04563), whose six vector operations share operands.
 ROPE_LOADS = 11

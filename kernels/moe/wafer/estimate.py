@@ -1,9 +1,14 @@
 """A rough count of a mixture's cycles on a region, to choose regions by."""
 
+import math
+
+import jax.numpy as jnp
+
 from emu.datasheet import Device
-from emu.wse.pe.laws import map_cycles, precision
-from emu.wse.pe.packed import widen_cycles
+from emu.wse.pe.laws import map_cycles, move_cycles, precision
+from kernels.formats.formats import Format
 from kernels.moe.wafer.placed import ExpertMap
+from kernels.wse.decode.coded import matrix_cycles
 from kernels.wse.decode.estimate import all_reduce_cycles
 
 
@@ -33,8 +38,11 @@ def expert_cycles(layout: ExpertMap, device: Device) -> float:
 
     kind = precision("float32", region.dtype)
     total += float(map_cycles(device, region.depth, own, kind))
-    total += active * float(map_cycles(device, region.depth, 2 * width, kind))
-    total += active * float(map_cycles(device, width, region.depth, kind))
+    if region.held is None:
+        total += active * float(map_cycles(device, region.depth, 2 * width, kind))
+        total += active * float(map_cycles(device, width, region.depth, kind))
+    else:
+        total += coded_cycles(layout, region.held, device)
 
     compare = device.loop_cycles + 2 * device.scalar_cycles + device.branch_cycles
     function = device.loop_cycles + device.exp_cycles + device.divide_cycles
@@ -46,14 +54,18 @@ def expert_cycles(layout: ExpertMap, device: Device) -> float:
     return total + function * (layout.score_share + activations)
 
 
-def widening_cycles(layout: ExpertMap, held: str, device: Device) -> float:
-    """Of making the chosen experts' codes wide."""
-    nbytes = layout.region.itemsize
+def coded_cycles(layout: ExpertMap, held: Format, device: Device) -> float:
+    """Of copying the chosen experts' codes and scales, and of the products with them."""
+    dtype, active = layout.region.dtype, layout.active
     total = 0.0
-    for matrices in (2, 1):
-        n = matrices * layout.width * layout.region.depth
-        total += float(widen_cycles(device, held, nbytes, n // 2 + 1, n))
-    return layout.active * total
+    for name, tile in layout.matrices.items():
+        dtypes = tile.dtypes(name, held)
+        for part, shape in tile.shapes(name, held).items():
+            nbytes = jnp.dtype(dtypes[part]).itemsize * math.prod(shape)
+            total += active * float(move_cycles(device, nbytes))
+    gate_up, down = layout.matrices.values()
+    total += matrix_cycles(gate_up.beside(active), held, dtype, device)
+    return total + matrix_cycles(down.below(active), held, dtype, device)
 
 
-__all__ = ["expert_cycles", "widening_cycles"]
+__all__ = ["expert_cycles"]

@@ -7,21 +7,20 @@ from emu.annotations import KnownInt
 from emu.wse import (
     chosen_map,
     copy,
+    copy_chosen,
     copy_into,
     fill,
-    fmac_map,
-    lookup_live,
     row_live,
     sram_tile,
     vector,
     vector_scale,
-    widen_chosen,
 )
 from emu.wse.spaces import Sram
 from kernels.moe.wafer.placed import ExpertMap
 from kernels.moe.wafer.router import Choice
 from kernels.wse.decode.activation import Activation, activated
 from kernels.wse.decode.blocks import Weights
+from kernels.wse.decode.coded import coded_gemv
 from kernels.wse.decode.sums import all_reduce, unchanged, zeros
 
 
@@ -44,10 +43,6 @@ def experts(
     part = gate_up_part(layout, normed, weights, choice)
     gate_up = all_reduce(part, "row")
     hidden = hidden_of(layout, activation, gate_up, weights, choice)
-    is_in_codes = "experts_down_scale" in weights
-    if is_in_codes:
-        scales = of_chosen(weights["experts_down_scale"], choice)
-        hidden = vector_scale(hidden, hidden, scales)
     if region.dtype != "float32":
         rounded = sram_tile(shape=hidden.shape, dtype=region.dtype)
         hidden = copy(rounded, hidden)
@@ -63,12 +58,13 @@ def experts(
             of_outputs(layout, choice),
         )
     # An expert's output counts by its weight, which its hidden vector carries already.
-    down = weights["experts_down"]
-    if is_in_codes:
-        down = widened(layout, down, choice)
-        out = fmac_map(out, down.reshape(-1, region.depth), hidden.reshape(-1))
+    if region.held is None:
+        out = chosen_map(out, weights["experts_down"], hidden, choice.at)
     else:
-        out = chosen_map(out, down, hidden, choice.at)
+        part = coded_part(layout, "experts_down", hidden.reshape(-1), weights, choice)
+        # The last column may be there for the rows' whole words alone.
+        part = lax.slice_in_dim(part, 0, region.depth)
+        out = vector(out, out, part, op="add")
     return all_reduce(out, "col")
 
 
@@ -76,29 +72,31 @@ def gate_up_part(
     layout: ExpertMap, normed: Sram, weights: Weights, choice: Choice
 ) -> Sram:
     """This PE's part of the chosen experts' gate and up, float32 `[active, 2 width]`."""
-    part = zeros((layout.active, 2 * layout.width))
-    gate_up = weights["experts_gate_up"]
-    if "experts_gate_up_scale" not in weights:
-        return chosen_map(part, gate_up, normed, choice.at)
-    part = fmac_map(part, widened(layout, gate_up, choice), normed)
-    # A PE's codes have a scale of their own, so it multiplies before anything is summed.
-    scales = of_chosen(weights["experts_gate_up_scale"], choice)
-    return vector_scale(part, part, scales)
+    shape = layout.active, 2 * layout.width
+    name = "experts_gate_up"
+    if layout.region.held is not None:
+        return coded_part(layout, name, normed, weights, choice).reshape(shape)
+    return chosen_map(zeros(shape), weights[name], normed, choice.at)
 
 
-def widened(layout: ExpertMap, codes: Sram, choice: Choice) -> Sram:
-    """The chosen experts' slices of a matrix, `[active, k, n]`, of codes `[tiles, k, n]`."""
-    shape = (layout.active, *codes.shape[1:])
-    tile = sram_tile(shape=shape, dtype=layout.region.dtype)
-    return widen_chosen(tile, codes, choice.at)
+def coded_part(
+    layout: ExpertMap, name: str, x: Sram, weights: Weights, choice: Choice
+) -> Sram:
+    """This PE's part of `x` times the chosen experts' matrices in codes, as of a single matrix.
 
-
-def of_chosen(table: Sram, choice: Choice) -> Sram:
-    """The chosen experts' numbers of a table `[tiles]`, float32 `[active]`."""
-    active = choice.at.shape[0]
-    found = sram_tile(shape=(1, active), dtype="float32")
-    index = choice.at.reshape(1, active)
-    return lookup_live(found, table, index, jnp.int32(active), opens=True).reshape(-1)
+    Gate and up of all of them, side by side, meet one vector: float32 `[active * 2 width]` of `x`
+    `[depth]`. Down, one below the other, adds up to one: `[outputs]` of `x` `[active * width]`.
+    """
+    held = layout.region.held
+    assert held is not None
+    tile, axis = layout.matrices[name], int(name == "experts_gate_up")
+    whole = tile.beside(layout.active) if axis else tile.below(layout.active)
+    copied: Weights = {}
+    for part, shape in whole.shapes(name, held).items():
+        codes = weights[part]
+        dst = sram_tile(shape=shape, dtype=codes.dtype.name)
+        copied[part] = copy_chosen(dst, codes, choice.at, axis=axis)
+    return coded_gemv(whole, held, copied, name, x)
 
 
 def of_outputs(layout: ExpertMap, choice: Choice) -> Sram:

@@ -5,12 +5,21 @@ columns' part of the hidden vector. Of 9 experts of 22 x 10 numbers on 4 x 5 PEs
 of 6 x 2 of gate, as many of up, and 9 of 2 x 6 of down; of 24 = 4 x 6 rows the last two are zeros.
 """
 
+import functools
 from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from kernels.moe.wafer.placed import ExpertMap
+from kernels.wse.decode.coded_layout import coded_tiles
 from kernels.wse.decode.dealing import Array, Tiles, deal
+
+MATRICES = tuple(
+    f"{whose}_{name}"
+    for whose in ("expert", "shared")
+    for name in ("gate", "up", "down")
+)
+"""Of a model, those that a mixture holds in codes."""
 
 
 def expert_tiles(
@@ -30,6 +39,33 @@ def expert_tiles(
     """
     region = layout.region
     rows = (region.rows, region.depth)
+    tiles = {"router": _router(layers["router"], layout)}
+    if region.held is None:
+        tiles |= expert_matrices(layers, layout)
+    else:
+        coded = [name for name in MATRICES if name in layers]
+        dealt = functools.partial(expert_matrices, layout=layout)
+        tiles |= coded_tiles(layers, coded, layout.matrices, region.held, dealt)
+    for name in ("router_bias", "selection_bias"):
+        if name in names:
+            tiles[name] = _by_column(layers[name], layout)
+    if "experts_down_bias" in names:
+        tiles["experts_gate_up_bias"] = _gate_up_bias(layers, layout)
+        by_row = deal(_padded(layers["expert_down_bias"], layout), 2, *rows)
+        # layers, rows, tiles, 1, depth
+        tiles["experts_down_bias"] = np.swapaxes(by_row, 1, 2)[:, :, :, None]
+    return tiles
+
+
+def expert_matrices(layers: Mapping[str, Array], layout: ExpertMap) -> dict[str, Tiles]:
+    """The tiles of `layout.matrices`, of elements of any dtype, `[layers, rows, cols, tiles, ...]`.
+
+    Args:
+      layers: those of `MATRICES` that the mixture has.
+      layout: the mapping.
+    """
+    region = layout.region
+    rows = (region.rows, region.depth)
     cols = (region.cols, layout.width)
     of_width, of_depth = _shared_as_experts(layers, layout)
     halves = []
@@ -40,20 +76,10 @@ def expert_tiles(
     by_pe = deal(deal(of_depth, 3, *rows), 2, *cols)
     layer, tile, col, width, row, depth = range(6)
     down = np.transpose(by_pe, (layer, row, col, tile, width, depth))
-    tiles = {
-        "router": _router(layers["router"], layout),
-        "experts_gate_up": np.concatenate(halves, axis=-1),
-        "experts_down": down,
-    }
-    for name in ("router_bias", "selection_bias"):
-        if name in names:
-            tiles[name] = _by_column(layers[name], layout)
-    if "experts_down_bias" in names:
-        tiles["experts_gate_up_bias"] = _gate_up_bias(layers, layout)
-        by_row = deal(_padded(layers["expert_down_bias"], layout), 2, *rows)
-        # layers, rows, tiles, 1, depth
-        tiles["experts_down_bias"] = np.swapaxes(by_row, 1, 2)[:, :, :, None]
-    return tiles
+    filled = layout.matrices["experts_down"].columns - region.depth
+    if filled:
+        down = np.pad(down, [(0, 0)] * 5 + [(0, filled)])
+    return {"experts_gate_up": np.concatenate(halves, axis=-1), "experts_down": down}
 
 
 def _shared_as_experts(

@@ -1,6 +1,7 @@
 """The least region of a wafer that holds a mixture: which PEs suffice for all its experts."""
 
 import itertools
+import math
 from collections.abc import Iterator
 
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 from emu.datasheet import Device
 from emu.errors import OutOfMemory
 from emu.wse.regions import DoesNotFit
+from kernels.formats.formats import Format
 from kernels.moe.wafer.mlp import ExpertMlp
 from kernels.moe.wafer.program import expert_arguments, expert_program
 from kernels.wse.decode import sizes
@@ -21,7 +23,12 @@ MORE_PES = 1.05
 
 
 def least_region(
-    mlp: ExpertMlp, hidden: int, eps: float, dtype: str, device: Device
+    mlp: ExpertMlp,
+    hidden: int,
+    eps: float,
+    dtype: str,
+    device: Device,
+    held: Format | None = None,
 ) -> Region:
     """The region for a mixture with the fewest PEs, or with 5 % more if that is estimated quicker.
 
@@ -31,6 +38,7 @@ def least_region(
       eps: of the norm before it.
       dtype: of weights that are not in codes, and of inputs.
       device: the wafer.
+      held: what the experts' matrices are in; None: in `dtype`.
 
     Raises:
       DoesNotFit: no rectangle of the wafer holds all experts.
@@ -38,7 +46,7 @@ def least_region(
     sizes.check_wafer(device)
     sizes.within("hidden", hidden, 1, sizes.MOST)
     sizes.check_dtype(dtype)
-    fitting = _fitting(mlp, hidden, eps, dtype, device)
+    fitting = _fitting(mlp, hidden, eps, dtype, device, held)
     for least in fitting:
         if not _fits(mlp, least, device):
             continue
@@ -48,16 +56,21 @@ def least_region(
         return next(region for region in quickest if _fits(mlp, region, device))
     had = device.grid_width * device.grid_height * _room(device)
     tiles = mlp.routing.experts + mlp.shared
-    weights = 3 * tiles * hidden * mlp.ffn * _itemsize(mlp, dtype)
+    weights = math.ceil(3 * tiles * hidden * mlp.ffn * _bytes_a_number(dtype, held))
     raise DoesNotFit(
         f"{device.name}: {tiles} experts of {hidden} x {mlp.ffn} take {weights:,} bytes, and no "
         f"rectangle of its PEs holds them, which have {had:,} beside their code; use a smaller "
-        "dtype, or `held` codes of 8 bits"
+        "dtype, or codes of 8 or 4 bits"
     )
 
 
 def _fitting(
-    mlp: ExpertMlp, hidden: int, eps: float, dtype: str, device: Device
+    mlp: ExpertMlp,
+    hidden: int,
+    eps: float,
+    dtype: str,
+    device: Device,
+    held: Format | None,
 ) -> Iterator[Region]:
     """Regions that may fit by the bytes of their weights, those of the fewest PEs first."""
     tiles = mlp.routing.experts + mlp.shared
@@ -67,10 +80,10 @@ def _fitting(
     found = []
     for rows, cols in itertools.product(heights, widths):
         of_expert = 3 * share_of(hidden, rows) * share_of(mlp.ffn, cols)
-        if tiles * of_expert * _itemsize(mlp, dtype) < room:
+        if tiles * of_expert * _bytes_a_number(dtype, held) < room:
             found.append((rows * cols, rows, cols))
     for _, rows, cols in sorted(found):
-        region = Region(hidden, rows, cols, eps, dtype)
+        region = Region(hidden, rows, cols, eps, dtype, held)
         if mlp.weight_bytes(region) + mlp.buffer_bytes(region) < room:
             yield region
 
@@ -103,9 +116,9 @@ def _room(device: Device) -> int:
     return int(device.sram_bytes - device.code_bytes)
 
 
-def _itemsize(mlp: ExpertMlp, dtype: str) -> int:
-    """Bytes of one number of an expert's matrix."""
-    return jnp.dtype(mlp.held or dtype).itemsize
+def _bytes_a_number(dtype: str, held: Format | None) -> float:
+    """Of an expert's matrix, without its scales."""
+    return jnp.dtype(dtype).itemsize if held is None else held.element_bits / 8
 
 
 def _pes(region: Region) -> int:

@@ -28,8 +28,7 @@ from emu.annotations import DType, Shape
 from emu.datasheet import Device
 from emu.wse.spaces import Sram
 from kernels.moe.routing import Routing
-from kernels.moe.wafer.codes import HELD, in_codes
-from kernels.moe.wafer.estimate import expert_cycles, widening_cycles
+from kernels.moe.wafer.estimate import expert_cycles
 from kernels.moe.wafer.experts import experts
 from kernels.moe.wafer.layout import expert_tiles
 from kernels.moe.wafer.placed import ExpertMap
@@ -54,9 +53,9 @@ class ExpertMlp:
       activation: of every expert.
       router_bias: whether the router's projection has a bias.
       bias: whether the experts' projections have biases.
-      held: dtype of the experts' weights in SRAM, one of `emu.wse.pe.packed.CODES`, of which every
-        PE's slice of an expert's matrix has a scale; None: the region's. A PE makes those of the
-        chosen experts wide before it multiplies.
+
+    Where the region has matrices in codes, experts' are: a PE copies those of the chosen ones side
+    by side and makes them wide before it multiplies. The router's stays as it is.
     """
 
     routing: Routing
@@ -65,15 +64,12 @@ class ExpertMlp:
     activation: Activation = SILU
     router_bias: bool = False
     bias: bool = False
-    held: str | None = None
 
     def __post_init__(self) -> None:
         sizes.check_whole(self, "ffn")
         sizes.within("shared", self.shared, 0, sizes.MOST)
         if self.routing.experts + self.shared > sizes.MOST:
             refuse(f"{self.routing.experts} experts must be at most {sizes.MOST}")
-        if self.held is not None and self.held not in HELD:
-            refuse(f"held is {self.held!r}, must be one of {', '.join(HELD)}")
 
     def on(self, region: Region) -> ExpertMap:
         """Which PE of a region holds what."""
@@ -98,15 +94,11 @@ class ExpertMlp:
     def weight_shapes(self, region: Region) -> dict[str, Shape]:
         """Shapes of all experts' weights in one PE, chosen or not."""
         layout = self.on(region)
-        depth, width = region.depth, layout.width
-        shapes: dict[str, Shape] = {
-            "router": (depth, layout.own),
-            "experts_gate_up": (layout.tiles, depth, 2 * width),
-            "experts_down": (layout.tiles, width, depth),
-        }
-        if self.held is not None:
-            shapes["experts_gate_up_scale"] = (layout.tiles,)
-            shapes["experts_down_scale"] = (layout.tiles,)
+        depth = region.depth
+        shapes: dict[str, Shape] = {"router": (depth, layout.own)}
+        for name, tile in layout.matrices.items():
+            for part, shape in tile.shapes(name, region.held).items():
+                shapes[part] = (layout.tiles, *shape)
         if self.router_bias:
             shapes["router_bias"] = (layout.own,)
         if self.routing.selection_bias:
@@ -131,11 +123,12 @@ class ExpertMlp:
         dtypes: dict[str, DType] = dict.fromkeys(
             self.weight_shapes(region), region.dtype
         )
-        for name in dtypes:
-            if name in ("router_bias", "selection_bias") or name.endswith("_scale"):
+        for name in ("router_bias", "selection_bias"):
+            if name in dtypes:
                 dtypes[name] = "float32"
-        if self.held is not None:
-            dtypes["experts_gate_up"] = dtypes["experts_down"] = self.held
+        if region.held is not None:
+            for name, tile in self.on(region).matrices.items():
+                dtypes |= tile.dtypes(name, region.held)
         return dtypes
 
     def weight_bytes(self, region: Region) -> int:
@@ -148,28 +141,29 @@ class ExpertMlp:
 
     def weight_tiles(self, layers: Mapping[str, Any], region: Region) -> dict[str, Any]:
         """Each weight on its PEs, from a model's stacked ones: see `layout.expert_tiles`."""
-        layout, names = self.on(region), self.weight_shapes(region)
-        tiles = expert_tiles(layers, layout, names)
-        return tiles if self.held is None else in_codes(tiles, self.held)
+        return expert_tiles(layers, self.on(region), self.weight_shapes(region))
 
     def buffer_bytes(self, region: Region) -> int:
         """Bytes of buffers that are live at once for certain: gate, up and their product.
 
-        Of weights in codes, those of the chosen experts' gate and up as well.
+        Of weights in codes, the copies of the chosen experts' gate and up as well.
         """
         layout = self.on(region)
         elements = layout.active * layout.width
-        wide = 0
-        if self.held is not None:
-            wide = 2 * elements * region.depth * region.itemsize
-        return 3 * 4 * elements + wide
+        copied = 0
+        if region.held is not None:
+            name = "experts_gate_up"
+            tile = layout.matrices[name]
+            dtypes = tile.dtypes(name, region.held)
+            copied = layout.active * sum(
+                jnp.dtype(dtypes[part]).itemsize * math.prod(shape)
+                for part, shape in tile.shapes(name, region.held).items()
+            )
+        return 3 * 4 * elements + copied
 
     def cycles(self, region: Region, device: Device) -> float:
         """Rough cycles of a token, to choose a region by; the clock is the program's."""
-        total = expert_cycles(self.on(region), device)
-        if self.held is None:
-            return total
-        return total + widening_cycles(self.on(region), self.held, device)
+        return expert_cycles(self.on(region), device)
 
     def flops(self, hidden: int) -> int:
         """Multiply-adds of one token's projections, times 2: the closed form without padding."""

@@ -12,10 +12,12 @@ a block, or for activations to those of a *band* of rows, and summed over them.
 
 import dataclasses
 import functools
+import math
 
 from emu.wse import WSE3
 from kernels.moe.routing import Routing
 from kernels.wse.decode.estimate import all_reduce_cycles
+from kernels.wse.decode.held import MatrixTile
 from kernels.wse.decode.mapping import share_of
 from kernels.wse.decode.region import Region
 
@@ -108,6 +110,20 @@ class ExpertMap:
     def tiles(self) -> int:
         """Experts whose weights a PE holds slices of: those to be chosen, then the shared ones."""
         return self.routing.experts + self.shared
+
+    @property
+    def matrices(self) -> dict[str, MatrixTile]:
+        """Of one expert, by the names under which a PE holds those of all."""
+        depth, width = self.region.depth, self.width
+        # Several shared experts are parts of one matrix, in which each begins where one ends.
+        in_order = width if self.shared <= 1 else math.gcd(width, self.ffn)
+        outputs = depth
+        if self.region.held is not None:
+            # Rows of whole words, as codes and scales of 8 bits are copied by words.
+            outputs = 2 * share_of(depth, 2)
+        gate_up = MatrixTile(depth, 2 * width, depth, in_order, one_columns=width)
+        down = MatrixTile(width, outputs, in_order, depth, one_columns=outputs)
+        return {"experts_gate_up": gate_up, "experts_down": down}
 
     @property
     def active(self) -> int:

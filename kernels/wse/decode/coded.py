@@ -112,7 +112,10 @@ def _widened(
     piece = lax.slice_in_dim(codes, first, first + count)
     wide = sram_tile(shape=(count, tile.columns), dtype=jnp.dtype(dtype).name)
     if held.element_bits == 4:
-        return widen_nibbles(wide, piece, codes=held.element)
+        packed = tile.packed_columns or tile.columns
+        rows = wide.reshape(-1, packed)
+        words = piece.reshape(rows.shape[0], -1)
+        return widen_nibbles(rows, words, codes=held.element).reshape(wide.shape)
     return widen_live(wide, piece, jnp.int32(count), axis=0)
 
 
@@ -163,7 +166,8 @@ def matrix_cycles(
     for _, count in pieces(tile, *gone_through):
         n = count * columns
         if held.element_bits == 4:
-            words = count * words_of(columns)
+            packed = tile.packed_columns or columns
+            words = count * (columns // packed) * words_of(packed)
             of_piece = widen_nibbles_cycles(device, held.element, nbytes, words, n)
         else:
             of_piece = widen_cycles(device, held.element, nbytes, n // 2 + 1, n)

@@ -45,22 +45,42 @@ class MatrixTile:
       rows, columns: of the tile.
       rows_in_order, columns_in_order: how many of them follow each other in the matrix, from a
         multiple of as many on.
+      one_rows: rows of each of several matrices that lie one below the other; None: it is one.
+      one_columns: columns of each of several that lie side by side; None: as many as are in order.
+      packed_columns: columns whose codes of 4 bits are packed together; None: all.
     """
 
     rows: int
     columns: int
     rows_in_order: int
     columns_in_order: int
+    one_rows: int | None = None
+    one_columns: int | None = None
+    packed_columns: int | None = None
+
+    def below(self, count: int) -> "MatrixTile":
+        """The tile of so many matrices of this one's sizes, one below the other."""
+        rows = self.one_rows or self.rows
+        return dataclasses.replace(self, rows=count * self.rows, one_rows=rows)
+
+    def beside(self, count: int) -> "MatrixTile":
+        """The tile of so many side by side."""
+        packed = self.packed_columns or self.columns
+        columns = count * self.columns
+        return dataclasses.replace(self, columns=columns, packed_columns=packed)
 
     def alike(self, held: Format) -> tuple[int, int]:
         """Rows and columns of the tile that share a scale on every PE."""
         assert held.block is not None
         down, across = held.block
-        rows = self.rows if down is None else math.gcd(self.rows_in_order, down)
-        # Side by side in a tile lie several matrices.
-        columns = self.columns_in_order
-        if across is not None:
-            columns = math.gcd(columns, across)
+        if down is None:
+            rows = self.one_rows or self.rows
+        else:
+            rows = math.gcd(self.rows_in_order, down)
+        if across is None:
+            columns = self.one_columns or self.columns_in_order
+        else:
+            columns = math.gcd(self.columns_in_order, across)
         return rows, columns
 
     def scales(self, held: Format) -> Shape:
@@ -74,7 +94,8 @@ class MatrixTile:
             return {name: (self.rows, self.columns)}
         columns = self.columns
         if held.element_bits == 4:
-            columns = words_of(columns)
+            packed = self.packed_columns or columns
+            columns = columns // packed * words_of(packed)
         return {name: (self.rows, columns), scale_of(name): self.scales(held)}
 
     def dtypes(self, name: str, held: Format) -> dict[str, DType]:

@@ -18,6 +18,7 @@ from kernels.wse.decode.candidates import (
     layer_candidates,
 )
 from kernels.wse.decode.estimate import layer_cycles
+from kernels.wse.decode.held import WIDE, Held
 from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.mapping import LayerMap
 from kernels.wse.decode.plan import PlacedKind, place_kind
@@ -48,7 +49,12 @@ class LayerStep:
 
 
 def plan_layer(
-    config: ModelSizes, context: int, dtype: str, device: Device, kind: LayerKind
+    config: ModelSizes,
+    context: int,
+    dtype: str,
+    device: Device,
+    kind: LayerKind,
+    held: Held = WIDE,
 ) -> PlacedKind:
     """The region that is fastest by estimate of those on which every PE's bytes fit.
 
@@ -58,6 +64,7 @@ def plan_layer(
       dtype: of weights and cache.
       device: the wafer, which holds nothing else.
       kind: what the layer computes.
+      held: what of it is in codes.
 
     Raises:
       CannotLower: a variant's arithmetic that a PE has not, with the user's line.
@@ -66,7 +73,7 @@ def plan_layer(
     sizes.check_wafer(device)
     sizes.within("context", context, 1, sizes.MOST)
     sizes.check_dtype(dtype)
-    demand = Demand(config, context, dtype, device, (kind,), (0,))
+    demand = Demand(config, context, dtype, device, (kind,), (0,), held=held)
     found = fastest(demand)
     if found is None:
         raise refusal(demand)
@@ -106,7 +113,7 @@ def refusal(demand: Demand) -> DoesNotFit:
     pes = device.grid_width * device.grid_height
     had = pes * (device.sram_bytes - device.code_bytes)
     return DoesNotFit(
-        f"{device.name}: a layer with a context of {demand.context:,} tokens in {demand.dtype} "
+        f"{device.name}: a layer with a context of {demand.context:,} tokens in {demand.in_words} "
         f"needs at least {layer_bytes(demand, kind.form):,} bytes of sram before they are padded "
         f"to whole PEs, a wafer has {had:,} beside its code, and no region has room for it; "
         f"{remedy}",

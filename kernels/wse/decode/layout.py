@@ -17,16 +17,16 @@ Every array is brought to its PEs by splitting dimensions in two, such as `hidde
 each split.
 """
 
+import functools
 from collections.abc import Mapping
 
 import numpy as np
 
-from emu.wse.pe.nibbles import pack_nibbles
-from kernels.formats.coding import coded, spread
-from kernels.formats.formats import POWER_OF_TWO, Format
+from kernels.formats.coding import coded
+from kernels.formats.formats import Format
 from kernels.wse.decode.cache_format import SCALES
+from kernels.wse.decode.coded_layout import coded_tiles
 from kernels.wse.decode.dealing import Array, Tiles, deal, rows_to_cols
-from kernels.wse.decode.held import scale_of
 from kernels.wse.decode.latent_layout import latent_cache, latent_weights
 from kernels.wse.decode.mapping import HeadMap, LayerMap
 
@@ -150,10 +150,13 @@ def layer_weights(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Til
         "attn_norm": deal(layers["attn_norm"], 1, *rows),
         "mlp_norm": deal(layers["mlp_norm"], 1, *rows),
     }
-    if layer.held.weights is None:
+    held = layer.held.weights
+    if held is None:
         tiles |= matrices(layers, layer)
     else:
-        tiles |= coded_matrices(layers, layer, layer.held.weights)
+        names = [name for name in MATRICES if name in layers]
+        of_layer = functools.partial(matrices, layer=layer)
+        tiles |= coded_tiles(layers, names, layer.matrices, held, of_layer)
     if form.latent is not None:
         tiles |= latent_weights(layers, layer.latent)
     if form.mlp is not None:
@@ -185,33 +188,6 @@ def matrices(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Tiles]:
         tiles["out"] = to_rows(layers["wo"], layer)
     if layer.form.mlp is None:
         tiles |= gated_mlp(layers, layer)
-    return tiles
-
-
-def coded_matrices(
-    layers: Mapping[str, Array], layer: LayerMap, held: Format
-) -> dict[str, Tiles]:
-    """The same in codes, with the scales of those blocks that a PE's tile touches.
-
-    A matrix is brought into codes as a whole, so that they do not depend on the region.
-    """
-    elements, scales = {}, {}
-    for name in MATRICES:
-        whole = np.asarray(layers[name])
-        codes = coded(whole, held)
-        assert codes.scales is not None
-        elements[name] = np.asarray(codes.elements)
-        scales[name] = np.asarray(spread(codes.scales, whole.shape[-2:], held))
-    tiles: dict[str, Tiles] = {}
-    of_each = matrices(scales, layer)
-    for name, own in matrices(elements, layer).items():
-        down, across = layer.matrices[name].alike(held)
-        # Dealt as elements are, of which so many share a scale.
-        tiles[scale_of(name)] = of_each[name][..., ::down, ::across]
-        tiles[name] = pack_nibbles(own) if held.element_bits == 4 else own
-        if held.scale == POWER_OF_TWO:
-            of_blocks = np.ascontiguousarray(tiles[scale_of(name)])
-            tiles[scale_of(name)] = of_blocks.view(POWER_OF_TWO)
     return tiles
 
 

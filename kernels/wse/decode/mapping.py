@@ -150,16 +150,11 @@ class LayerMap:
             )
 
     def _check_codes(self, held: Format) -> None:
-        lacking = {
-            "latent attention": self.form.latent is not None,
-            "experts": self.form.mlp is not None,
-        }
-        told = [name for name, has in lacking.items() if has]
-        if told:
+        if self.form.latent is not None:
             refuse(
-                f"weights are held as {held.name} in a layer with {', '.join(told)}, must be in "
-                f"{self.dtype} there: only matrices of grouped queries and of a gated MLP are held "
-                "in codes"
+                f"weights are held as {held.name} in a layer with latent attention, must be in "
+                f"{self.dtype} there: only matrices of grouped queries and of MLPs are held in "
+                "codes"
             )
 
     def _check_latent(self) -> None:
@@ -258,7 +253,8 @@ class LayerMap:
     @property
     def region(self) -> Region:
         """Its PEs, whatever the layer does."""
-        return Region(self.hidden, self.rows, self.cols, self.eps, self.dtype)
+        held = self.held.weights
+        return Region(self.hidden, self.rows, self.cols, self.eps, self.dtype, held)
 
     @property
     def width(self) -> int:

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from kernels.formats.formats import Format
 from kernels.wse.decode import sizes
 
 
@@ -16,6 +17,7 @@ class Region:
       rows, cols: PEs.
       eps: added to the mean square in RMSNorm.
       dtype: of weights and of the inputs of multiply-adds; sums are float32.
+      held: what matrices are in that are in codes; None: they are in `dtype`.
     """
 
     hidden: int
@@ -23,6 +25,7 @@ class Region:
     cols: int
     eps: float
     dtype: str = "float32"
+    held: Format | None = None
 
     def __post_init__(self) -> None:
         sizes.check_whole(self, "hidden", "rows", "cols")

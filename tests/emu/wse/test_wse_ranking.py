@@ -127,23 +127,42 @@ def test_shapes_that_do_not_go_together() -> None:
         wse.chosen_map(tile(3, 4), data(0, 6, 5, 4), data(1, 4), numbers(1, 2, 3))
 
 
-@pytest.mark.parametrize("codes", ["int8", "float8_e4m3fn"])
-def test_chosen_codes_are_widened(codes: str) -> None:
-    """Exactly; each tile at the cost of making it wide, and its address."""
-    x = jnp.asarray(np.arange(6 * 5 * 3).reshape(6, 5, 3) % 30 - 15, codes)
+@pytest.mark.parametrize("dtype", ["int8", "float8_e8m0fnu", "uint16", "float32"])
+def test_chosen_tiles_are_copied(dtype: str) -> None:
+    """One below the other, or side by side; each at the cost of a copy, and its address."""
+    bits = np.arange(6 * 3 * 4, dtype=np.uint8).reshape(6, 3, 4)
+    x = jnp.asarray(bits.view(jnp.dtype(dtype)) if dtype[-2:] == "nu" else bits, dtype)
     at = numbers(4, 0, 4)
-    dst = wse.sram_tile(shape=(3, 5, 3), dtype=jnp.dtype("bfloat16"))
-    got = np.asarray(wse.widen_chosen(dst, x, at)).astype(np.float32)
-    assert (got == np.asarray(x).astype(np.float32)[[4, 0, 4]]).all()
+    wanted = np.asarray(x)[[4, 0, 4]]
+    below = wse.sram_tile(shape=(9, 4), dtype=jnp.dtype(dtype))
+    beside = wse.sram_tile(shape=(3, 12), dtype=jnp.dtype(dtype))
+    got = np.asarray(wse.copy_chosen(below, x, at, axis=0))
+    assert (got == np.concatenate(wanted, axis=0)).all()
+    got = np.asarray(wse.copy_chosen(beside, x, at, axis=1))
+    assert (got == np.concatenate(wanted, axis=1)).all()
 
-    def one(tile: Any, n: Any) -> Any:
-        wide = wse.sram_tile(shape=(1, 15), dtype=jnp.dtype("bfloat16"))
-        return wse.widen_live(wide, tile, n, axis=1)
+    def call(x: Any, at: Any) -> Any:
+        dst = wse.sram_tile(shape=(9, 4), dtype=jnp.dtype(dtype))
+        return wse.copy_chosen(dst, x, at, axis=0)
 
-    call = lambda x, at: wse.widen_chosen(dst, x, at)  # noqa: E731
-    clock = read(call, struct((6, 5, 3), codes), struct((3,)))
-    each = read(one, struct((1, 15), codes), 15)
-    assert clock.end_ticks == 3 * (5 * 2 + each.end_ticks)
+    clock = read(call, struct((6, 3, 4), dtype), struct((3,)))
+    # Two descriptors of 4 cycles, an issue of 6, 16 bytes a cycle.
+    copied = 2 * 4 + 6 + -(-12 * x.dtype.itemsize // 16)
+    assert clock.end_ticks == 3 * (5 * 2 + copied)
+    read_bytes = clock.tally.by("bytes")["sram_read"]
+    assert read_bytes == 3 * 12 * x.dtype.itemsize + 3 * 4
+
+
+def test_what_cannot_be_copied_is_refused() -> None:
+    codes, at = jnp.zeros((6, 3, 4), jnp.int8), numbers(4, 0)
+    dst = wse.sram_tile(shape=(6, 4), dtype=jnp.dtype("int8"))
+    with pytest.raises(WrongShape, match=r"must be \[m \* k, n\] or"):
+        wse.copy_chosen(dst, codes, at, axis=1)
+    with pytest.raises(WrongShape, match="the first two of one dtype"):
+        wse.copy_chosen(dst, codes.astype("uint8"), at, axis=0)
+    dst = wse.sram_tile(shape=(6, 3), dtype=jnp.dtype("int8"))
+    with pytest.raises(WrongShape, match="whole words of 2 bytes"):
+        wse.copy_chosen(dst, codes[:, :, :3], at, axis=0)
 
 
 @pytest.mark.parametrize("first", [0, 3, 9, 13])

@@ -12,6 +12,7 @@ from experiments.model_layer import decode_picture, decode_table
 from experiments.model_layer.decode import decoded
 from experiments.model_layer.measure import layers_of
 from models.configurations import published
+from models.precision import precision
 
 
 def test_stages_add_up_to_the_layer(
@@ -45,7 +46,7 @@ def test_stages_add_up_to_the_layer(
         row["flops"] for row in rows
     ]
     (step,) = figures["decode"]
-    assert step["context"] == 256 and step["experts_held"] == "bfloat16"
+    assert step["context"] == 256 and step["held"] == "bfloat16"
     assert step["low_cycles"] < step["nominal_cycles"] < step["high_cycles"]
     assert f"{step['nominal_cycles']:,}" in printed
     with (tmp_path / "model_layer_decode.csv").open() as file:
@@ -56,9 +57,9 @@ def test_stages_add_up_to_the_layer(
 
 
 def test_a_layer_that_fits_no_wafer_says_so(tmp_path: pathlib.Path) -> None:
-    """Kimi-K2's experts in bfloat16; in FP8 they fit."""
+    """Kimi-K2's experts in bfloat16; in codes they fit."""
     config = published("kimi-k2").config
-    (step,) = decoded(config, [60], [256], held=None)
+    (step,) = decoded(config, [60], [256], precision("bfloat16"))
     (line,) = decode_table.lines([step])
     figures = dict(zip(decode_table.HEADING, line, strict=True))
     assert "no context would do" in figures["refusal"]
@@ -66,7 +67,7 @@ def test_a_layer_that_fits_no_wafer_says_so(tmp_path: pathlib.Path) -> None:
     console = Console(width=150, record=True)
     decode_table.show([step], console)
     printed = " ".join(console.export_text().split())
-    assert "does not fit" in printed and "--held int8 or float8" in printed
+    assert "does not fit" in printed and "--dtype mxfp8 halves" in printed
     decode_picture.draw([step], tmp_path / "none.png")
     assert (tmp_path / "none.png").exists()
 

@@ -10,14 +10,11 @@ import numpy as np
 import pytest
 
 from emu import Program
-from emu.errors import EmulationError
 from emu.wse import WSE3
-from emu.wse.pe.nibbles import widen_nibbles
+from emu.wse.pe.nibbles import pack_nibbles, widen_nibbles
 from emu.wse.regions import DoesNotFit
 from kernels.formats.coding import as_held
 from kernels.formats.formats import FORMATS
-from kernels.moe.routing import Routing
-from kernels.moe.wafer import ExpertMlp
 from kernels.wse.decode import layout
 from kernels.wse.decode.coded import coded_gemv, matrix_cycles, scales_codes
 from kernels.wse.decode.form import DecodeForm
@@ -193,7 +190,7 @@ def test_products_and_their_cycles(name: str, dtype: str, in_order: int) -> None
     numbers = numbers_of(codes, scales, tile).astype(np.float64)
     given = codes
     if held.element_bits == 4:
-        given = layout.pack_nibbles(codes)
+        given = pack_nibbles(codes)
     x = rng.standard_normal(96).astype(jnp.dtype(dtype))
     weights = {"w": jnp.asarray(given), "w_scale": jnp.asarray(scales)}
     program = gemv_program(tile, held, dtype)
@@ -230,11 +227,3 @@ def test_a_model_that_one_wafer_holds_in_codes_alone() -> None:
     too_wide = "in bfloat16 with weights in fp8_block needs at least"
     with pytest.raises(DoesNotFit, match=too_wide):
         plan_wafer(*sizes, held=Held(FORMATS["fp8_block"]))
-
-
-def test_experts_in_codes_of_a_plan_are_refused() -> None:
-    mlp = ExpertMlp(Routing(experts=4, chosen=2, score="softmax"), ffn=8)
-    with pytest.raises(EmulationError, match="held as fp8 in a layer with experts"):
-        dataclasses.replace(
-            layer_map(), form=DecodeForm(mlp=mlp), held=Held(FORMATS["fp8"])
-        )

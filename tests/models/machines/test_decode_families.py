@@ -17,10 +17,12 @@ from models.layer_form import Experts
 from models.loading.load import load
 from models.machines.decode import Decoder
 from models.plain import mlp
+from models.plain.held import held_weights
 from models.plain.kv_cache import empty_cache
 from models.plain.oracle import jitted_extend
 from models.plain.transformer import forward
 from models.plain.weights import Weights, random_weights
+from models.precision import precision
 from tests.models.conftest import DATA
 
 # Behind the references' windows, of 7 to 11 tokens, and their chunks of 16.
@@ -78,6 +80,37 @@ def test_logits_and_tokens_are_the_oracles(name: str) -> None:
     step = decoder.read(CONTEXT - 1)
     parts = decoder.clock.stops(CONTEXT - 1, "nominal")
     assert step.cycles == sum(reading.end_ticks for reading in parts)
+
+
+UNDER_PLANS = (
+    ("qwen3_moe", "weights=mxfp4"),
+    ("gpt_oss", "weights=mxfp4"),
+    ("gpt_oss", "weights=fp8_block"),
+    ("glm4_moe", "weights=int4"),  # an MLP in some layers, a shared expert
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        case if case == UNDER_PLANS[0] else pytest.param(*case, marks=pytest.mark.slow)
+        for case in UNDER_PLANS
+    ],
+)
+def test_experts_in_codes(name: str, words: str) -> None:
+    """The oracle's tokens on the numbers that the codes stand for."""
+    model = load(pathlib.Path(DATA / name))
+    plan = precision(f"{words},cache=float32")
+    decoder = Decoder(model.config, model.weights, CONTEXT, plan)
+    held = held_weights(model.config, model.weights, plan)
+    same_as_the_oracle(model.config, held, decoder)
+    # Layers with experts hold these in codes.
+    mixtures = [
+        kind.map for kind in decoder.plan.kinds if kind.map.form.mlp is not None
+    ]
+    assert mixtures
+    for layer in mixtures:
+        assert "experts_down_scale" in layer.weight_shapes()
 
 
 def mixed_model() -> ModelConfig:

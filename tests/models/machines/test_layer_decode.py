@@ -4,6 +4,7 @@ What is not a multiple of the PEs that share it is padded: of 2,880 features on 
 of 7,168 on 1,152 rows 7, as if there were 8,064.
 """
 
+import dataclasses
 import math
 import time
 
@@ -16,8 +17,33 @@ from kernels.wse.decode.layer_plan import LayerStep
 from models.configurations import published
 from models.errors import ModelError
 from models.machines.layer_decode import LayerDecode, product_flops
+from models.precision import precision
 
-BFLOAT16, FLOAT32, CODE = 2, 4, 1  # bytes
+BFLOAT16, FLOAT32 = 2, 4  # bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """One PE's part of a matrix: inputs and outputs, and how many inputs follow each other."""
+
+    inputs: int
+    outputs: int
+    in_order: int
+
+    @property
+    def products(self):
+        return self.inputs * self.outputs
+
+    def nbytes(self, held):
+        """With scales: in MX one for as many inputs as every PE has in one block of 32."""
+        of_blocks = self.inputs // math.gcd(self.in_order, 32) * self.outputs
+        return {
+            "bfloat16": BFLOAT16 * self.products,
+            "fp8": self.products + FLOAT32 * self.outputs,
+            "mxfp8": self.products + of_blocks,
+            # A word of two bytes has four codes.
+            "mxfp4": 2 * self.inputs * up(self.outputs, 4) + of_blocks,
+        }[held]
 
 
 def up(elements, pes):
@@ -36,13 +62,13 @@ def divisor(n, most):
 
 
 class ClosedForm:
-    """One PE's matrices, `[inputs, outputs]`, and what else of its layer is worked out by hand."""
+    """One PE's matrices, and what else of its layer is worked out by hand."""
 
     def __init__(self, decode):
         layer = decode.placed.map
         self.config, self.context = decode.config, decode.context
         self.form = decode.config.forms[decode.layer]
-        self.held = decode.held is not None
+        self.held = decode.precision.weights.name
         self.rows, self.groups, self.parts = layer.rows, layer.kv_heads, layer.parts
         self.cols = self.groups * self.parts
         self.depth = up(self.config.hidden_size, self.rows)
@@ -58,8 +84,11 @@ class ClosedForm:
         latent = self.form.attention.latent
         if latent is None:
             of_head = self.config.head_dim // self.parts
-            qkv = self.depth, (self.heads + 2) * of_head
-            return [qkv, (self.heads * of_head, self.depth)]
+            return [
+                Matrix(self.depth, (self.heads + 2) * of_head, self.depth),
+                # First elements of pairs, then the second ones.
+                Matrix(self.heads * of_head, self.depth, of_head // 2),
+            ]
         assert latent.query_rank is not None
         query = up(latent.query_rank, self.parts)
         cached = latent.cached_width // self.parts
@@ -72,12 +101,13 @@ class ClosedForm:
             )
         )
         of_latent = latent.rank // self.parts
+        of_value = up(latent.value_dim, self.parts)
         return [
-            (self.depth, query + cached),
-            (query, plain + turned),
-            (plain, of_latent),
-            (of_latent, value),
-            (self.heads * up(latent.value_dim, self.parts), self.depth),
+            Matrix(self.depth, query + cached, self.depth),
+            Matrix(query, plain + turned, query),
+            Matrix(plain, of_latent, 1),
+            Matrix(of_latent, value, of_latent),
+            Matrix(self.heads * of_value, self.depth, of_value),
         ]
 
     def of_a_row(self, features):
@@ -123,11 +153,26 @@ class ClosedForm:
             width = up(self.config.intermediate_size, self.cols)
             share = up(self.config.intermediate_size, self.cols * self.rows)
             width = whole(width, share)
-            return [(self.depth, 2 * width), (width, self.depth)]
+            return [
+                Matrix(self.depth, 2 * width, self.depth),
+                Matrix(width, self.depth, width),
+            ]
         active = self.form.experts.routing.chosen + self.shared
+        return [self.router, *active * self.of_expert]
+
+    @property
+    def router(self):
+        return Matrix(self.depth, self.routed, self.depth)
+
+    @property
+    def of_expert(self):
+        """Gate and up, and down; the latter's codes of 8 bits fill words of two."""
         width = up(self.form.experts.width, self.cols)
-        of_expert = [(self.depth, 2 * width), (width, self.depth)]
-        return [(self.depth, self.routed), *active * of_expert]
+        outputs = self.depth if self.held == "bfloat16" else whole(self.depth, 2)
+        return [
+            Matrix(self.depth, 2 * width, self.depth),
+            Matrix(width, outputs, width),
+        ]
 
     @property
     def shared(self):
@@ -147,7 +192,7 @@ class ClosedForm:
     def product_flops(self):
         """Of all PEs."""
         matrices = [*self.of_attention, *self.of_mlp]
-        flops = 2 * self.rows * self.cols * sum(k * n for k, n in matrices)
+        flops = 2 * self.rows * self.cols * sum(x.products for x in matrices)
         experts = self.form.experts
         if experts is not None and experts.is_biased:
             # The first column adds chosen experts' biases, each times its weight.
@@ -158,22 +203,21 @@ class ClosedForm:
     def weight_bytes(self):
         """Of one PE."""
         attention, experts = self.form.attention, self.form.experts
-        elements = sum(k * n for k, n in self.of_attention) + 2 * self.depth
+        found = sum(x.nbytes(self.held) for x in self.of_attention)
+        elements = 2 * self.depth  # norms
         if attention.latent is not None:
             elements += up(attention.latent.query_rank, self.parts)
             elements += attention.latent.rank // self.parts
         if attention.is_biased:
-            elements += self.of_attention[0][1]
+            elements += self.of_attention[0].outputs
         if attention.output_is_biased:
             elements += self.depth
         if experts is None:
-            return BFLOAT16 * (elements + sum(k * n for k, n in self.of_mlp))
-        elements += self.depth * self.routed
+            found += sum(x.nbytes(self.held) for x in self.of_mlp)
+            return found + BFLOAT16 * elements
+        elements += self.router.products
         tiles = experts.count + self.shared
-        numbers = tiles * 3 * self.depth * up(experts.width, self.cols)
-        found = numbers * (CODE if self.held else BFLOAT16)
-        if self.held:
-            found += FLOAT32 * 2 * tiles
+        found += tiles * sum(x.nbytes(self.held) for x in self.of_expert)
         biases = experts.routing.selection_bias + experts.is_biased
         found += FLOAT32 * biases * self.routed
         if experts.is_biased:
@@ -182,31 +226,34 @@ class ClosedForm:
         return found + BFLOAT16 * elements
 
 
+BF16, MXFP4, MXFP8 = "bfloat16", "weights=mxfp4", "weights=mxfp8"
 CASES = [
-    ("gpt-oss-120b", 0, None, 8_192),  # a window
-    ("kimi-k2", 60, "float8_e4m3fn", 8_192),
+    ("gpt-oss-120b", 0, BF16, 8_192),  # a window
+    ("gpt-oss-120b", 1, MXFP4, 8_192),
     *(
         pytest.param(*case, marks=pytest.mark.slow)
         for case in (
-            ("gpt-oss-120b", 0, None, 131_072),
-            ("gpt-oss-120b", 1, None, 8_192),
-            ("gpt-oss-120b", 1, None, 131_072),
-            ("deepseek-v3", 0, None, 8_192),  # an MLP
-            ("deepseek-v3", 60, None, 8_192),
-            ("deepseek-v3", 60, None, 131_072),
-            ("deepseek-v3", 60, "float8_e4m3fn", 131_072),
-            ("kimi-k2", 60, "float8_e4m3fn", 131_072),
-            ("llama-3.1-8b", 0, None, 8_192),
+            ("gpt-oss-120b", 0, BF16, 131_072),
+            ("gpt-oss-120b", 1, BF16, 8_192),
+            ("gpt-oss-120b", 1, BF16, 131_072),
+            ("gpt-oss-120b", 1, "weights=fp8", 8_192),
+            ("gpt-oss-120b", 0, MXFP4, 131_072),
+            ("deepseek-v3", 0, BF16, 8_192),  # an MLP
+            ("deepseek-v3", 60, BF16, 8_192),
+            ("deepseek-v3", 60, BF16, 131_072),
+            ("llama-3.1-8b", 0, BF16, 8_192),
+            ("llama-3.1-8b", 0, MXFP8, 8_192),
         )
     ),
 ]
 
 
-@pytest.mark.parametrize(("name", "layer", "held", "context"), CASES)
-def test_layers_at_full_size(name, layer, held, context):
+@pytest.mark.parametrize(("name", "layer", "plan", "context"), CASES)
+def test_layers_at_full_size(name, layer, plan, context):
     """Region, bytes and cycles from sizes alone, in 10 CPU seconds; twice as many when busy."""
     start = time.process_time()
-    decode = LayerDecode(published(name).config, layer, context, held=held)
+    config = published(name).config
+    decode = LayerDecode(config, layer, context, precision(plan))
     placed = decode.placed
     reading = LayerStep(placed, context - 1).read(WSE3.at())
     assert time.process_time() - start < 20
