@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from types import ModuleType
 from typing import Any
 
@@ -17,13 +18,25 @@ from kernels.moe.mesh.mixture import MoeWeights
 from kernels.trainium.context.latent import expansion_weights, heads_at_once
 from kernels.trainium.gemm.mx_pack import in_quarters, pack_mx
 from kernels.trainium.gemm.scaled import AnyWeight
-from kernels.trainium.gemm.scaled_pack import Columns, in_columns, pack_scaled
+from kernels.trainium.gemm.scaled_pack import (
+    BLOCK,
+    Columns,
+    in_columns,
+    pack_blocks,
+    pack_scaled,
+)
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.stages.latent import LatentForm
 from kernels.trainium.stages.weights import latent_weights
 from kernels.trainium.tiles import BANK_COLUMNS, pack, split
 from models.config import ModelConfig
-from models.machines.tensor_parallel import FEWEST_LOGITS, Array, Shares, deal
+from models.machines.tensor_parallel import (
+    FEWEST_LOGITS,
+    PADDING,
+    Array,
+    Shares,
+    deal,
+)
 from models.plain.weights import weights_of_run
 from models.tensors import (
     ATTENTION_NORM,
@@ -333,8 +346,8 @@ class Packer:
         return self.xp.asarray(weight, self.tiling.dtype)
 
     def matrix(self, weight: Array) -> Any:
-        """A product's matrix before it is dealt out: in codes where a scale is all its rows'."""
-        if self.held.block is None or self.held.block[0] is not None:
+        """A product's matrix before it is dealt out: in codes, but for scales of groups of 32."""
+        if not self.held.is_coded or self.held.scale == POWER_OF_TWO:
             return weight
         return in_columns(weight, self.held, self.xp)
 
@@ -344,18 +357,19 @@ class Packer:
         """Each core's part, see `deal`; of codes with the scales of its columns."""
         if not isinstance(weight, Columns):
             return deal(weight, index, axis, unit, self.xp)
-        codes, scale = weight
-        codes = deal(codes, index, axis, unit, self.xp)
+        codes = deal(weight.codes, index, axis, unit, self.xp)
         if axis == -1:
-            scale = deal(scale, index, axis, unit, self.xp)
-        elif len(index) > 1:
-            # Every core has rows of all columns.
-            shape = *scale.shape[:-2], len(index), *scale.shape[-2:]
-            scale = self.xp.broadcast_to(scale[..., None, :, :], shape)
-        return Columns(codes, scale)
+            return Columns(codes, deal(weight.scale, index, axis, unit, self.xp))
+        rows = index[..., None] * unit + np.arange(unit)
+        rows = np.where(index[..., None] == PADDING, PADDING, rows)
+        return weight.of_rows(rows.reshape(len(index), -1), codes, self.xp)
 
     def product(self, weight: Any, rows: int, columns: int) -> AnyWeight:
         """A matrix of a layer, packed as its products take it."""
+        if isinstance(weight, Columns) and self.held.block == (BLOCK, BLOCK):
+            # Heads of 64 features begin in the middle of blocks of columns.
+            run = math.gcd(BLOCK, columns, self.tiling.head_dim)
+            return pack_blocks(weight, columns, run, self.xp)
         if isinstance(weight, Columns):
             double = self.tiling.by_token is not None
             return pack_scaled(weight, rows, columns, double=double, xp=self.xp)

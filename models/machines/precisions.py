@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 
 from emu.annotations import DType
 from emu.numerics import GROUP
@@ -10,6 +11,7 @@ from emu.trainium.datasheets.limits import MX_QUAD
 from kernels.formats.formats import FORMATS, POWER_OF_TWO
 from models.config import ModelConfig
 from models.errors import ModelError
+from models.machines.tensor_parallel import PADDING, divide_model
 from models.precision import Precision, precision
 
 PREFILLED = (
@@ -17,6 +19,7 @@ PREFILLED = (
     ("mxfp4", "mxfp8"),
     ("fp8", "fp8"),
     ("fp8_tensor", "fp8_tensor"),
+    ("fp8_block", "fp8_block"),
 )
 """Weights and activations of the products that kernels have beside those of one wide dtype."""
 
@@ -61,6 +64,7 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
             f"only, got precision {given.name!r}; take bfloat16"
         )
     if not microscaled:
+        _check_blocks(given, config, cores)
         return given
     # Scales are shared by 32 neighbours among the features that `wo` contracts, of one core.
     apart = cores > 1 and config.head_dim % GROUP
@@ -70,6 +74,27 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
             f"{GROUP} features, {config.name} has {config.head_dim}; take one core or bfloat16"
         )
     return given
+
+
+def _check_blocks(given: Precision, config: ModelConfig, cores: int) -> None:
+    """Refuses blocks of features that share a scale where cores have parts of several in one."""
+    together, _ = given.activations.block or (None, None)
+    if together is None or cores == 1:
+        return
+    heads = divide_model(config, cores).heads[..., None]
+    features = heads * config.head_dim + np.arange(config.head_dim)
+    blocks = np.where(heads == PADDING, PADDING, features // together)
+    by_core = blocks.reshape(cores, -1)
+    missing = [(0, 0), (0, -by_core.shape[1] % together)]
+    apart = np.pad(by_core, missing, constant_values=PADDING)
+    apart = apart.reshape(cores, -1, together)
+    greatest = apart.max(-1, keepdims=True)
+    if ((apart != greatest) & (apart != PADDING)).any():
+        raise ModelError(
+            f"prefill: precision {given.name!r} on {cores} cores takes heads of a core that begin "
+            f"with a block of {together} features, {config.name} has {config.num_attention_heads} "
+            f"of {config.head_dim}; take one core, another number of them, or bfloat16"
+        )
 
 
 def prefilled_as(plan: Precision, config: ModelConfig, cores: int) -> Precision:

@@ -17,7 +17,6 @@ import numpy as np
 
 from emu import Device, Known, Program, Reading
 from emu.annotations import DType, PyTree
-from emu.numerics import GROUP
 from emu.trainium.datasheets import TRN3, NeuronCoreSheet
 from kernels.formats.formats import POWER_OF_TWO, of_activations
 from kernels.moe.mesh.form import MoeForm
@@ -178,7 +177,8 @@ class Prefill:
         self.dtype = jnp.dtype(self.precision.wide)
         taken = of_activations(self.precision.activations)
         shared = taken.scale == POWER_OF_TWO
-        self.shares = divide_model(config, cores, GROUP if shared else 1)
+        together = (taken.block or (1, 1))[0] or 1
+        self.shares = divide_model(config, cores, together)
         tiling_for = functools.partial(
             layer_tiling,
             config,

@@ -82,6 +82,14 @@ def double_row_tiles(features: int) -> tuple[int, int]:
     return pairs * ROWS_AT_ONCE, math.ceil(each / ROWS_AT_ONCE)
 
 
+def double_row_blocks(features: int, block: int) -> tuple[int, int]:
+    """Tiles of which two are a block of features that share a scale, `(count, rows)`.
+
+    Of 576 features in blocks of 128 they are 10 tiles of 64, the last of padding alone.
+    """
+    return math.ceil(features / block) * ROWS_AT_ONCE, block // ROWS_AT_ONCE
+
+
 def in_double_rows(x: Sbuf) -> DoubleRows:
     """Activations `[k, tiles, tokens]`, an even number of tiles, as a product takes them."""
     rows, count, tokens = x.shape
@@ -251,6 +259,7 @@ __all__ = [
     "Operand",
     "Weight",
     "axes_of_tiles",
+    "double_row_blocks",
     "double_row_tiles",
     "fresh",
     "has_quads",

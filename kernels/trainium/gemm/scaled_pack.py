@@ -1,4 +1,4 @@
-"""Weights in codes with a scale for each output column, laid out so that each load is one
+"""Weights in codes with scales of output columns, or of blocks, laid out so that each load is one
 contiguous read."""
 
 import math
@@ -11,8 +11,10 @@ import numpy as np
 from kernels.formats.coding import coded
 from kernels.formats.formats import Format
 from kernels.trainium.gemm.operands import ROWS_AT_ONCE, DoubleRows, Weight
-from kernels.trainium.gemm.scaled import ScaledWeight
+from kernels.trainium.gemm.scaled import BlockWeight, ScaledWeight
 from kernels.trainium.tiles import CHUNK_BYTES, Array, largest_divisor, pack
+
+BLOCK = 128  # features and columns that share a scale, where these are of blocks
 
 
 class Columns(NamedTuple):
@@ -20,18 +22,45 @@ class Columns(NamedTuple):
 
     Attributes:
       codes: `[..., K, N]`.
-      scale: float32 `[..., 1, N]`; of a format with one for the matrix each column has that.
+      scale: float32 `[..., blocks of K, N]`, one block or several; each column has that of its
+        block of columns, or of the matrix.
     """
 
     codes: Array
     scale: Array
 
+    def of_rows(self, rows: np.ndarray, codes: Array, xp: ModuleType) -> "Columns":
+        """A part with some rows, or several parts.
+
+        Args:
+          rows: int `[parts, n]`, which of K, negative where there is none; those of one of the
+            part's blocks are all of one block.
+          codes: of the parts, `[..., parts, n, N]`, of one part `[..., n, N]`.
+          xp: numpy, or jax.numpy.
+        """
+        parts, count = rows.shape
+        if self.scale.shape[-2] == 1:
+            own = np.zeros((parts, 1), int)
+        else:
+            missing = [(0, 0), (0, -count % BLOCK)]
+            padded = np.pad(rows, missing, constant_values=-1)
+            own = np.maximum(padded.reshape(parts, -1, BLOCK).max(-1), 0) // BLOCK
+        scale = xp.take(self.scale, own.ravel(), axis=-2)
+        if parts > 1:
+            *lead, _, columns = scale.shape
+            scale = scale.reshape(*lead, parts, -1, columns)
+        return Columns(codes, scale)
+
 
 def in_columns(weight: Array, held: Format, xp: ModuleType = np) -> Columns:
-    """A matrix `[..., K, N]` in a format whose scales are of columns or of all."""
+    """A matrix `[..., K, N]` in a format whose scales are of columns, of all, or of blocks."""
     codes, scales = coded(weight, held)
-    assert scales is not None and scales.shape[-2] == 1
-    wide = jnp.broadcast_to(scales, (*scales.shape[:-1], weight.shape[-1]))
+    assert scales is not None and held.block is not None
+    _, across = held.block
+    columns = weight.shape[-1]
+    wide = jnp.repeat(scales, across or columns, axis=-1)[..., :columns]
+    if across == 1:
+        wide = scales
     return Columns(xp.asarray(codes), xp.asarray(wide))
 
 
@@ -63,6 +92,29 @@ def pack_scaled(
     return ScaledWeight(packed, jnp.asarray(by_block))
 
 
+def pack_blocks(
+    matrix: Columns, columns: int, run: int, xp: ModuleType = np
+) -> BlockWeight:
+    """As `gemm.scaled.product` loads it: a contraction tile for each block of 128 of K.
+
+    Args:
+      matrix: in codes with scales of such blocks.
+      columns: output columns a block; N is padded with zeros to a multiple.
+      run: of these, how many neighbours share a scale.
+      xp: numpy, or jax.numpy where only shapes are wanted.
+    """
+    codes, scale = matrix
+    *lead, features, n = scale.shape
+    blocks = math.ceil(n / columns)
+    missing = [(0, 0)] * (scale.ndim - 1) + [(0, blocks * columns - n)]
+    of_runs = xp.pad(scale, missing)[..., ::run]
+    by_block = of_runs.reshape(*lead, features, blocks, columns // run)
+    by_block = xp.moveaxis(by_block, -3, -2)[..., None, :, :]
+    rows = BLOCK // ROWS_AT_ONCE
+    packed = DoubleRows(jnp.asarray(_double_rows(codes, rows, columns, xp)))
+    return BlockWeight(packed, jnp.asarray(by_block))
+
+
 def _double_rows(codes: Array, rows: int, columns: int, xp: ModuleType) -> Array:
     """`[..., blocks, chunks, rows, depth, 2, columns]`; tile `2 d + t` is place t of depth d."""
     *lead, k, n = codes.shape
@@ -79,4 +131,4 @@ def _double_rows(codes: Array, rows: int, columns: int, xp: ModuleType) -> Array
     return cut.transpose(*range(len(lead)), *order)
 
 
-__all__ = ["Columns", "in_columns", "pack_scaled"]
+__all__ = ["BLOCK", "Columns", "in_columns", "pack_blocks", "pack_scaled"]

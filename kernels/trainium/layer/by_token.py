@@ -6,6 +6,8 @@ it. Codes are turned behind that, so that features are on partitions as products
 
 from collections.abc import Callable, Sequence
 
+from jax import lax
+
 from emu.annotations import KnownInt
 from emu.boxes import ds
 from emu.tracing.loop import loop
@@ -20,9 +22,10 @@ from emu.trainium.isa import (
 )
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.formats.formats import Format
-from kernels.trainium.gemm.operands import in_double_rows
+from kernels.trainium.gemm.operands import ROWS_AT_ONCE, in_double_rows, sizes
 from kernels.trainium.gemm.scaled import (
     AnyOperand,
+    BlockWeight,
     Scaled,
     ScaledWeight,
     Sum,
@@ -53,17 +56,22 @@ def quantised(x: Sbuf, held: Format, width: int) -> tuple[Sbuf, Sbuf]:
     magnitude is 3.5, FP8's scale is 3.5 / 448.
 
     Args:
-      x: SBUF `[rows, n]`.
+      x: SBUF `[rows, n]`; of a format with scales of blocks of features, whole blocks.
       held: the format, whose elements are floats of 8 bits.
       width: of the codes; behind n they are 0.
 
     Returns:
-      SBUF `[rows, width]` and float32 `[rows, 1]`.
+      SBUF `[rows, width]` and float32 `[rows, 1]`, or `[rows, blocks]`.
     """
+    assert held.block is not None
+    together, _ = held.block
     rows, features = x.shape
-    greatest = tensor_reduce(sbuf(rows, 1), x, op="absmax")
+    blocks = 1 if together is None else features // together
+    by_block = x.reshape(rows, blocks, -1)
+    greatest = tensor_reduce(sbuf(rows, blocks, 1), by_block, op="absmax")
+    greatest = greatest.reshape(rows, blocks)
     scale = tensor_immediate(
-        sbuf(rows, 1),
+        sbuf(rows, blocks),
         greatest,
         op="max",
         value=LEAST_GREATEST,
@@ -71,6 +79,13 @@ def quantised(x: Sbuf, held: Format, width: int) -> tuple[Sbuf, Sbuf]:
         value1=held.greatest,
     )
     codes = sbuf(rows, width, dtype=held.element)
+    if together is not None:
+        apart = codes.reshape(by_block.shape)
+        # A view: each block's for all its features.
+        row, block, _ = range(3)
+        of_block = lax.broadcast_in_dim(scale, by_block.shape, (row, block))
+        apart = tensor_tensor(apart, by_block, of_block, op="divide")
+        return apart.reshape(rows, width), scale
     if features < width:
         codes = memset(codes, value=0.0, engine="gpsimd")
         codes = tensor_scalar.at[:, :features](codes, x, scale, op="divide")
@@ -97,8 +112,9 @@ def by_token(rows_of: Rows, cut: tuple[int, int], tiling: LayerTiling) -> Scaled
         scales = tensor_copy.at[:, number](scales, scale, engine="gpsimd")
         return transposed_into(out, codes, number * rows), scales
 
+    blocks = 1 if held.block == (None, 1) else count // ROWS_AT_ONCE
     out = sbuf(size, count, tiling.block_tokens, dtype=held.element)
-    out, scales = loop(of_tile, (out, sbuf(rows, tiles, 1)), tiles)
+    out, scales = loop(of_tile, (out, sbuf(rows, tiles, blocks)), tiles)
     return Scaled(in_double_rows(out), scales)
 
 
@@ -122,7 +138,7 @@ def normalised_operand(x: Sbuf, weight: Hbm, tiling: LayerTiling) -> AnyOperand:
 
 
 def gated_by_token(
-    h: AnyOperand, weight: ScaledWeight, gate: Gate, tiling: LayerTiling
+    h: AnyOperand, weight: ScaledWeight | BlockWeight, gate: Gate, tiling: LayerTiling
 ) -> Scaled:
     """`op(h · w_gate) · (h · w_up)` of a block of tokens, in codes.
 
@@ -134,7 +150,7 @@ def gated_by_token(
       tiling: sizes.
     """
     count, size = tiling.ffn_tiles
-    *_, columns = weight.scale.shape
+    *_, columns = sizes(weight.codes)
     half = columns // 2
 
     def emit(out: Sbuf, block: KnownInt, sums: Sequence[Sum]) -> Sbuf:

@@ -395,14 +395,24 @@ def _load_attended(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> AnyOp
 
 
 def _attended_by_token(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Scaled:
+    count, size = tiling.attended_tiles
+    width, dim = count * size, tiling.value_dim
+    features = tiling.heads * dim
+    assert tiling.by_token is not None
+    # Where blocks of features share a scale all of a block is looked at.
+    padded = width if tiling.by_token.block != (None, 1) else features
+
     def rows_of(token_tile: KnownInt) -> Sbuf:
         own = index(attended, block * tiling.tiles + token_tile, 1)
-        tile = sbuf(
-            tiling.rows, tiling.heads, tiling.value_dim, dtype=tiling.dtype, buffers=2
-        )
-        _, second_queue = LOAD_QUEUES
-        tile = dma_load_tiles(tile, own, queue=second_queue)
-        return tile.reshape(tiling.rows, -1)
+        places = math.ceil(padded / dim)
+        tile = sbuf(tiling.rows, places, dim, dtype=tiling.dtype, buffers=2)
+        _, queue = LOAD_QUEUES
+        if places == tiling.heads:
+            tile = dma_load_tiles(tile, own, queue=queue)
+        else:
+            tile = memset(tile, value=0.0, engine="gpsimd")
+            tile = dma_load_tiles.at[:, : tiling.heads](tile, own, queue=queue)
+        return tile.reshape(tiling.rows, -1)[:, :padded]
 
     return by_token(rows_of, tiling.attended_tiles, tiling)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from emu.annotations import DType
 from kernels.formats.formats import Format
 from kernels.latent_heads import LatentHeads
-from kernels.trainium.gemm.operands import double_row_tiles, quarters
+from kernels.trainium.gemm.operands import double_row_blocks, double_row_tiles, quarters
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
     BANKS,
@@ -24,8 +24,8 @@ from kernels.trainium.tiles import (
 TILES_A_BLOCK = 4
 RINGS = 4  # weight chunks in SBUF at once: two buffers each of gate and up projection
 # Of float32 and as wide as a PSUM tile: two of columns' scales, a product times them, and the
-# gate's factor.
-SCALE_ROWS = 4
+# gate's factor; and two for each token tile where blocks' sums are added up.
+SCALE_ROWS = 4 + 2 * TILES_A_BLOCK
 # Bytes a partition of tiles that attention keeps through a layer.
 ATTENTION_BYTES = 4 * 1024
 
@@ -82,7 +82,7 @@ class LayerTiling:
         if self.elements is not None:
             return quarters(self.hidden)
         if self.by_token is not None:
-            return double_row_tiles(self.hidden)
+            return _double_rows(self.hidden, self.by_token)
         return split_for(self.hidden_parts, self.hidden, PARTITIONS)
 
     @property
@@ -91,7 +91,7 @@ class LayerTiling:
         if self.elements is not None:
             return quarters(self.ffn)
         if self.by_token is not None:
-            return double_row_tiles(self.ffn)
+            return _double_rows(self.ffn, self.by_token)
         return split(self.ffn, PARTITIONS)
 
     @property
@@ -121,7 +121,7 @@ class LayerTiling:
         if self.elements is not None:
             return quarters(self.heads * self.head_dim)
         if self.by_token is not None:
-            return double_row_tiles(self.heads * self.head_dim)
+            return _double_rows(self.heads * self.head_dim, self.by_token)
         parts, size = self.value_tiles
         return self.heads * parts, size
 
@@ -162,6 +162,15 @@ class LayerTiling:
         """Token tiles that form one K/V tile: at most 512 columns, and a bank for each to turn."""
         limit = min(BANK_COLUMNS // self.rows, BANKS - 2)
         return largest_divisor(self.blocks * self.tiles // self.chunks, limit)
+
+
+def _double_rows(features: int, held: Format) -> tuple[int, int]:
+    """Contraction tiles of features in codes: of those that share a scale, two."""
+    assert held.block is not None
+    together, _ = held.block
+    if together is None:
+        return double_row_tiles(features)
+    return double_row_blocks(features, together)
 
 
 def tile_tokens(

@@ -4,7 +4,7 @@ from typing import NotRequired, TypedDict
 
 from emu.trainium.spaces import Hbm
 from kernels.trainium.gemm.operands import Weight
-from kernels.trainium.gemm.scaled import AnyWeight, ScaledWeight
+from kernels.trainium.gemm.scaled import AnyWeight, BlockWeight, ScaledWeight
 
 
 class LayerWeights(TypedDict):
@@ -60,7 +60,7 @@ class LayerWeights(TypedDict):
     bo: NotRequired[Hbm]
     w_gate: NotRequired[Weight]
     w_up: NotRequired[Weight]
-    w_gate_up: NotRequired[ScaledWeight]
+    w_gate_up: NotRequired[ScaledWeight | BlockWeight]
     w_down: AnyWeight
 
 

@@ -14,7 +14,7 @@ from kernels.formats.coding import as_held, coded
 from kernels.formats.formats import FORMATS, of_activations
 from kernels.trainium.gemm import operands
 from kernels.trainium.gemm.scaled import product, put
-from kernels.trainium.gemm.scaled_pack import in_columns, pack_scaled
+from kernels.trainium.gemm.scaled_pack import in_columns, pack_blocks, pack_scaled
 from kernels.trainium.layer import by_token
 from kernels.trainium.layer.gate import GATES
 from tests.kernels.trainium import reference as ref
@@ -70,7 +70,7 @@ def tiling(**changes):
 
 def copied(x, w, s, cut):
     """`x · w`, x `[rows, tiles, K]`, quantised by token, its sums stored as they leave PSUM."""
-    columns = w.scale.shape[-1]
+    columns = w.codes.elements.shape[-1]
 
     def emit(out, block, sums):
         for number, own in enumerate(sums):
@@ -114,6 +114,53 @@ def test_product(name, k, columns):
     moved = clock.tally.by("bytes")
     read = x.nbytes + k * 96 + blocks * s.rows * columns * 4
     assert moved["hbm_read"] == read
+
+
+def test_product_of_blocks():
+    """Every block of 128 features has its own sums, times the scale of its token and columns.
+
+    Of 300 features there are three blocks, and of 192 columns scales change at 128: runs of 64 of
+    96 columns have one each.
+    """
+    held, s = (
+        FORMATS["fp8_block"],
+        tiling(by_token=of_activations(FORMATS["fp8_block"])),
+    )
+    count, size = operands.double_row_blocks(300, 128)
+    assert (count, size) == (6, 64)
+    x = np.zeros((s.rows, s.tiles, 384), np.float32)
+    # Blocks of very different sizes, of tokens and of weights.
+    x[..., :300] = draw(0, s.rows, s.tiles, 300) * np.exp2(np.arange(300) // 128 * 5)
+    w = draw(1, 300, 192) * np.where(np.arange(192) < 128, 1, 64)
+    expected = taken(x[..., :300].reshape(-1, 300), held) @ wide(as_held(w, held))
+    laid = expected.reshape(s.rows, s.tiles, 192)
+    packed = pack_blocks(in_columns(w, held), 192, 64)
+    assert packed.scale.shape == (1, 1, 3, 3)
+    kernel = functools.partial(copied, s=s, cut=(count, size))
+    clock = check(single(kernel, 2), (x, packed), laid[None])
+    flops = clock.tally.by("flops")
+    # A double row of 2 x 64, as a sum may have no other block's.
+    assert flops["trn.nc_matmul_double_row"] == 3 * s.tiles * 2 * 128 * s.rows * 192
+    # A multiply and an add of each sum of each block.
+    assert flops["trn.scalar_tensor_tensor"] == 3 * s.tiles * 2 * s.rows * 192
+    moved = clock.tally.by("bytes")
+    assert moved["hbm_read"] == x.nbytes + 384 * 192 + s.rows * 3 * 3 * 4
+
+
+def test_codes_of_blocks_are_the_formats_own_to_the_bit():
+    held = of_activations(FORMATS["fp8_block"])
+    x = draw(0, 9, 256) * np.exp2(np.arange(-20.0, 25, 5))[:, None]
+
+    def kernel(x):
+        codes, scale = by_token.quantised(load(x), held, 256)
+        return dma_store(codes), dma_store(scale)
+
+    codes, scale = (leaf[0] for leaf in single(kernel, 1).run(x.astype(BF16)))
+    expected = coded(x.astype(BF16).T, held)
+    np.testing.assert_array_equal(
+        np.asarray(codes, np.float32), np.asarray(expected.elements.T, np.float32)
+    )
+    np.testing.assert_array_equal(np.asarray(scale), np.asarray(expected.scales).T)
 
 
 def transpose_ticks(rows, size):
@@ -163,6 +210,13 @@ def test_double_rows_with_other_operands_are_refused():
     rows = operands.DoubleRows(jnp.ones((32, 2, 8), FP8.element))
     with pytest.raises(LimitExceeded, match="must be both or none"):
         operands.multiply(jnp.zeros((8, 8)), jnp.ones((32, 8)), rows, jnp.int32(0))
+
+
+def test_packed_blocks_take_the_formats_bytes():
+    held = FORMATS["fp8_block"]
+    packed = pack_blocks(in_columns(draw(0, 512, 384), held), 384, 128)
+    leaves = jax.tree.leaves(packed)
+    assert sum(leaf.nbytes for leaf in leaves) == held.held_bytes(512, 384)
 
 
 def test_packed_weights_take_the_formats_bytes():

@@ -117,14 +117,14 @@ def in_float32(name):
     return f"weights={name},activations={name},cache=float32"
 
 
-def same_as_the_oracle(config, tokens, words):
+def same_as_the_oracle(config, tokens, words, cores=1):
     """With float32 beside codes a machine's codes are the oracle's, and its sums within rounding.
 
     A quotient that float32 rounds past the middle between two codes would be another, which none of
     these some thousand numbers does: 2**-24 of 2**-4, the distance of codes, is 2**-20.
     """
     exact, formats = expected(config, tokens), expected(config, tokens, words)
-    p = machine(config, tokens, words, weights=weights_of(config))
+    p = machine(config, tokens, words, cores=cores, weights=weights_of(config))
     result = p.run(prompt_of(config, tokens))
     assert share(formats, exact, exact) > 0.02
     assert share(result.logits, formats, exact) < 1e-5
@@ -136,11 +136,27 @@ def test_fp8_agrees_with_the_oracle_in_codes():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["fp8", "fp8_tensor"])
+@pytest.mark.parametrize("name", ["fp8", "fp8_tensor", "fp8_block"])
 def test_more_of_fp8_agrees(name):
     """600 tokens are two blocks, of three tiles of 100."""
     config = dataclasses.replace(CONFIG, num_hidden_layers=2)
     same_as_the_oracle(config, 600, in_float32(name))
+
+
+@pytest.mark.slow
+def test_blocks_of_fp8_are_the_same_on_cores():
+    """Two heads of 64 features on each core are a block, as are 128 of the FFN's columns."""
+    config = dataclasses.replace(CONFIG, head_dim=64, intermediate_size=256)
+    same_as_the_oracle(config, 12, in_float32("fp8_block"), cores=2)
+
+
+def test_blocks_that_cores_would_divide_are_refused():
+    """Of six heads of 64 on two cores the second begins with head 3, the second half of a block."""
+    config = dataclasses.replace(CONFIG, head_dim=64, num_attention_heads=8)
+    assert machine(config, 12, "fp8_block", cores=2)
+    config = dataclasses.replace(config, num_attention_heads=6)
+    with pytest.raises(ModelError, match="begin with a block of 128 features"):
+        machine(config, 12, "fp8_block", cores=2)
 
 
 @pytest.mark.slow
@@ -232,7 +248,10 @@ def test_clock():
 @pytest.mark.parametrize(
     "words, match",
     [
-        ("fp8_block", "weights=mxfp4,activations=mxfp8, weights=fp8,activations=fp8"),
+        (
+            "weights=fp8_block",
+            "weights=mxfp4,activations=mxfp8, weights=fp8,activations=fp8",
+        ),
         ("int8", "'int8' has no kernels"),
         ("mxfp4", "'mxfp4' has no kernels"),
         ("weights=mxfp8,activations=mxfp8,cache=fp8", "a cache of bfloat16 or float16"),
