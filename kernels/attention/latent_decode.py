@@ -30,7 +30,7 @@ from kernels.attention.on_pe import DecodeSizes, variant_on_pe
 from kernels.attention.region import bands, plan_decode
 from kernels.scores.form import Reading
 from kernels.wse.decode.attention import Cache
-from kernels.wse.decode.latent import absorbed, as_dtype, beside, projected
+from kernels.wse.decode.latent import absorbed, as_dtype, beside, products, values_of
 from kernels.wse.decode.mapping import PE
 from kernels.wse.decode.share import Share
 from kernels.wse.decode.sums import all_reduce
@@ -76,11 +76,13 @@ class LatentDecode:
             live: Any,
         ) -> tuple[Sram, ...]:
             of_keys, of_values = weights
-            own = absorbed(nope, of_keys, before)
+            of_queries = products(of_keys, before)
+            own = absorbed(nope, of_queries, layout.value_dims, before)
             latents = as_dtype(all_reduce(own, "row"), layout.dtype)
             q = beside(latents, rotary)
             mean, *sums = plan.attended(q, cache, tiles, first, live)
-            out = projected(mean, of_values, after, layout.parts)
+            of_means = products(of_values, after)
+            out = values_of(mean, of_means, after, layout.parts)
             return out, *sums
 
         of_q, *others = plan.specs

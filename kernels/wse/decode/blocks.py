@@ -17,7 +17,8 @@ from emu.wse import (
 )
 from emu.wse.spaces import Sram
 from kernels.wse.decode.activation import SILU, Activation, activated
-from kernels.wse.decode.coded import coded_gemv
+from kernels.wse.decode.coded import coded_gemv, turned_gemv
+from kernels.wse.decode.held import scale_of
 from kernels.wse.decode.mapping import LayerMap
 from kernels.wse.decode.sums import all_reduce, unchanged, zeros
 
@@ -43,6 +44,33 @@ def projected(layer: LayerMap, weights: Weights, name: str, x: Sram) -> Sram:
     if held is None:
         return gemv(weights[name], x)
     return coded_gemv(layer.matrices[name], held, weights, name, x)
+
+
+def projected_by_one(
+    layer: LayerMap, weights: Weights, name: str, place: int, x: Sram
+) -> Sram:
+    """As `projected`, by one of several matrices that lie one below the other.
+
+    Args:
+      layer: the mapping.
+      weights: of this PE.
+      name: of the matrices.
+      place: which of them, from the uppermost on.
+      x: `[rows of one]`; float32 where the matrix is turned and in codes, see `turned_gemv`.
+    """
+    one, held = layer.matrices[name].one, layer.held.weights
+
+    def part(whole: Sram, rows: int) -> Sram:
+        return lax.slice_in_dim(whole, place * rows, (place + 1) * rows, axis=0)
+
+    own = {name: part(weights[name], one.rows)}
+    if held is None:
+        return gemv(own[name], x)
+    of_scales, _ = one.scales(held)
+    own[scale_of(name)] = part(weights[scale_of(name)], of_scales)
+    if one.is_turned:
+        return turned_gemv(one, held, own, name, x, layer.dtype)
+    return coded_gemv(one, held, own, name, x)
 
 
 def rms_norm(
@@ -171,6 +199,7 @@ __all__ = [
     "gemv",
     "mlp",
     "projected",
+    "projected_by_one",
     "rms_norm",
     "swiglu",
 ]

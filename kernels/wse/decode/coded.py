@@ -8,6 +8,9 @@ be begun, scaled and added by vector operations of their own, and codes are mult
 
 A matrix is half as large in codes only if it is not made wide as a whole. So it is gone through in
 pieces of rows, each in a tile that the next one takes again.
+
+Where a tile holds its matrix turned, as that by which a query's features meet latents, each of its
+rows has scales of its own, which are factors of `x` then: one for each row and block of columns.
 """
 
 from collections.abc import Iterator
@@ -88,6 +91,43 @@ def coded_gemv(
     return sums
 
 
+def turned_gemv(
+    tile: MatrixTile,
+    held: Format,
+    weights: dict[str, Sram],
+    name: str,
+    x: Sram,
+    dtype: DType,
+) -> Sram:
+    """As `coded_gemv`, of a tile that holds its matrix turned.
+
+    Args:
+      tile, held, weights, name: as `coded_gemv` takes them.
+      x: float32 `[rows]`: it is rounded once, when it has been scaled.
+      dtype: of arithmetic, as wide in its exponent as a float32.
+
+    Pseudocode:
+      for each block of columns:  sums[block] = (x * scales[:, block]) @ wide(codes[:, block])
+    """
+    rows, columns = tile.rows, tile.columns
+    _, alike = tile.alike(held)
+    factors = _factors(weights[scale_of(name)], held)
+    scaled = []
+    for block in range(columns // alike):
+        own = lax.slice_in_dim(factors, block, block + 1, axis=1).reshape(rows)
+        rounded = sram_tile(shape=(rows,), dtype=jnp.dtype(dtype).name)
+        scaled.append(vector(rounded, x, own, op="mul"))
+    sums = zeros((columns,))
+    for first, count in pieces(tile, rows):
+        wide = _widened(tile, weights[name], held, dtype, first, count)
+        for block, of_block in enumerate(scaled):
+            begin, end = block * alike, (block + 1) * alike
+            own = lax.slice_in_dim(wide, begin, end, axis=1)
+            own_x = lax.slice_in_dim(of_block, first, first + count)
+            sums = fmac_map.at[begin:end](sums, own, own_x)
+    return sums
+
+
 def scales_codes(tile: MatrixTile, held: Format, dtype: DType) -> bool:
     """Whether codes are multiplied by their scales, and not the sums of their products."""
     # Float16 has too few exponents for a power of two of its own.
@@ -136,14 +176,19 @@ def _scaled_codes(wide: Sram, scales: Sram, alike: int) -> Sram:
 def _scaled_sums(part: Sram, scales: Sram, held: Format) -> Sram:
     """Sums `[columns]` times scales `[1, n]`, of as many columns each."""
     count = scales.shape[1]
-    if held.scale == POWER_OF_TWO:
-        wide = sram_tile(shape=scales.shape, dtype="float32")
-        scales = widen_live(wide, scales, jnp.int32(count), axis=1)
-    factors = scales.reshape(-1)
+    factors = _factors(scales, held).reshape(-1)
     if count == part.size:
         return vector(part, part, factors, op="mul")
     by_block = part.reshape(count, -1)
     return vector_scale(by_block, by_block, factors).reshape(-1)
+
+
+def _factors(scales: Sram, held: Format) -> Sram:
+    """Scales `[n, m]` as float32."""
+    if held.scale != POWER_OF_TWO:
+        return scales
+    wide = sram_tile(shape=scales.shape, dtype="float32")
+    return widen_live(wide, scales, jnp.int32(scales.shape[1]), axis=1)
 
 
 # --- a rough count of its cycles ---
@@ -157,6 +202,8 @@ def matrix_cycles(
     columns = tile.columns
     if held is None:
         return float(map_cycles(device, tile.rows, columns, kind))
+    if tile.is_turned:
+        return _turned_cycles(tile, held, dtype, device)
     nbytes = jnp.dtype(dtype).itemsize
     alike, _ = tile.alike(held)
     down, across = tile.scales(held)
@@ -165,13 +212,8 @@ def matrix_cycles(
     total = 0.0
     for _, count in pieces(tile, *gone_through):
         n = count * columns
-        if held.element_bits == 4:
-            packed = tile.packed_columns or columns
-            words = count * (columns // packed) * words_of(packed)
-            of_piece = widen_nibbles_cycles(device, held.element, nbytes, words, n)
-        else:
-            of_piece = widen_cycles(device, held.element, nbytes, n // 2 + 1, n)
-        total += float(of_piece) + float(map_cycles(device, count, columns, kind))
+        total += _widening_cycles(tile, held, nbytes, count, device)
+        total += float(map_cycles(device, count, columns, kind))
         if first_scaled:
             blocks = count // alike
             pairs = blocks * (columns // 2 + 1)
@@ -191,6 +233,33 @@ def matrix_cycles(
     return down * total + (down - 1) * again
 
 
+def _widening_cycles(
+    tile: MatrixTile, held: Format, nbytes: int, count: int, device: Device
+) -> float:
+    """Of so many rows."""
+    n = count * tile.columns
+    if held.element_bits == 4:
+        packed = tile.packed_columns or tile.columns
+        words = count * (tile.columns // packed) * words_of(packed)
+        return float(widen_nibbles_cycles(device, held.element, nbytes, words, n))
+    return float(widen_cycles(device, held.element, nbytes, n // 2 + 1, n))
+
+
+def _turned_cycles(tile: MatrixTile, held: Format, dtype: str, device: Device) -> float:
+    """Of `turned_gemv`."""
+    kind, nbytes = precision("float32", dtype), jnp.dtype(dtype).itemsize
+    _, alike = tile.alike(held)
+    blocks = tile.columns // alike
+    total = blocks * float(vector_cycles(device, tile.rows, SINGLE))
+    if held.scale == POWER_OF_TWO:
+        n, pairs = tile.rows * blocks, tile.rows * (blocks // 2 + 1)
+        total += float(widen_cycles(device, SCALES, 4, pairs, n))
+    for _, count in pieces(tile, tile.rows):
+        total += _widening_cycles(tile, held, nbytes, count, device)
+        total += blocks * float(map_cycles(device, count, alike, kind))
+    return total
+
+
 def _scaling_cycles(count: int, columns: int, held: Format, device: Device) -> float:
     """Of the sums of one block of rows."""
     if count < columns:
@@ -201,4 +270,4 @@ def _scaling_cycles(count: int, columns: int, held: Format, device: Device) -> f
     return cycles
 
 
-__all__ = ["coded_gemv", "matrix_cycles", "scales_codes"]
+__all__ = ["coded_gemv", "matrix_cycles", "scales_codes", "turned_gemv"]

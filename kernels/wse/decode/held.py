@@ -48,6 +48,8 @@ class MatrixTile:
       one_rows: rows of each of several matrices that lie one below the other; None: it is one.
       one_columns: columns of each of several that lie side by side; None: as many as are in order.
       packed_columns: columns whose codes of 4 bits are packed together; None: all.
+      is_turned: whether the rows of the model's matrix, which its products contract, are the tile's
+        columns: blocks are turned with it, and each row has scales of its own.
     """
 
     rows: int
@@ -57,6 +59,7 @@ class MatrixTile:
     one_rows: int | None = None
     one_columns: int | None = None
     packed_columns: int | None = None
+    is_turned: bool = False
 
     def below(self, count: int) -> "MatrixTile":
         """The tile of so many matrices of this one's sizes, one below the other."""
@@ -69,10 +72,18 @@ class MatrixTile:
         columns = count * self.columns
         return dataclasses.replace(self, columns=columns, packed_columns=packed)
 
+    @property
+    def one(self) -> "MatrixTile":
+        """The tile of one of the matrices that lie one below the other."""
+        return dataclasses.replace(self, rows=self.one_rows or self.rows, one_rows=None)
+
     def alike(self, held: Format) -> tuple[int, int]:
         """Rows and columns of the tile that share a scale on every PE."""
         assert held.block is not None
         down, across = held.block
+        if self.is_turned:
+            columns = self.columns
+            return 1, columns if down is None else math.gcd(self.columns_in_order, down)
         if down is None:
             rows = self.one_rows or self.rows
         else:

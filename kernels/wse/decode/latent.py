@@ -4,6 +4,9 @@ Weights are dealt over rows, see `kernels.wse.decode.share`: what a row has of t
 features, and a sum brings the results to all rows, or to all columns.
 """
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -14,23 +17,37 @@ from kernels.wse.decode.blocks import gemv
 from kernels.wse.decode.share import Share
 from kernels.wse.decode.sums import all_reduce, zeros
 
+Product: TypeAlias = Callable[[int, Sram], Sram]
+"""This PE's part of `x` times the matrix at one of a row's places for heads, float32."""
 
-def absorbed(q: Sram, weights: Sram, share: Share) -> Sram:
+
+def products(weights: Sram, share: Share) -> Product:
+    """With the matrices of a row's heads one below the other, as numbers."""
+    rows = weights.shape[0] // share.heads_a_row
+
+    def product(place: int, x: Sram) -> Sram:
+        begin, end = place * rows, (place + 1) * rows
+        return gemv(lax.slice_in_dim(weights, begin, end, axis=0), x)
+
+    return product
+
+
+def absorbed(q: Sram, product: Product, dims: int, share: Share) -> Sram:
     """A query as it meets latents, float32 `[heads, latent dims]`, of this row's features alone.
 
     The sum over rows is still to be taken: each row has its own heads, and zeros for the others.
 
     Args:
       q: `[share.size]`, this row's features.
-      weights: `[share.size, latent dims]`.
+      product: of one head's features `[share.width]`, `[dims]`.
+      dims: latent dims.
       share: of the rows.
     """
-    dims = weights.shape[1]
     total = zeros((share.heads, dims))
     for place in range(share.heads_a_row):
         begin, end = place * share.width, (place + 1) * share.width
         own_q = lax.slice_in_dim(q, begin, end)
-        own = gemv(lax.slice_in_dim(weights, begin, end, axis=0), own_q)
+        own = product(place, own_q)
         total = copy_into(total, own.reshape(1, dims), share.head_at(place), axis=0)
     return total
 
@@ -55,25 +72,23 @@ def as_dtype(x: Sram, dtype: DType) -> Sram:
     return copy(rounded, x)
 
 
-def projected(mean: Sram, weights: Sram, share: Share, group: int) -> Sram:
+def values_of(mean: Sram, product: Product, share: Share, group: int) -> Sram:
     """Values of a mean of latents, float32 `[heads_a_row, width]`: every row those of its features.
 
     Args:
       mean: `[heads, latent dims]`, of the latents that this column has.
-      weights: `[heads_a_row * latent dims, width]`.
+      product: of one head's mean `[latent dims]`, `[share.width]`.
       share: of the rows.
       group: columns that share a latent.
 
     Pseudocode:
-      all_reduce_col(mean of its head @ weights)
+      all_reduce_col(product(mean of its head))
     """
     dims = mean.shape[1]
     out = sram_tile(shape=(share.heads_a_row, share.width), dtype="float32")
     for place in range(share.heads_a_row):
-        begin, end = place * dims, (place + 1) * dims
         of_head = lax.dynamic_slice_in_dim(mean, share.head_at(place), 1, axis=0)
-        own_mean = of_head.reshape(dims)
-        own = gemv(lax.slice_in_dim(weights, begin, end, axis=0), own_mean)
+        own = product(place, of_head.reshape(dims))
         out = copy_into(out, own.reshape(1, share.width), place, axis=0)
     return all_reduce(out, "col", group=group)
 
@@ -127,4 +142,13 @@ def on_rows(own: Sram, share: Share, parts: int) -> Sram:
     return all_reduce(found, "col", group=parts)
 
 
-__all__ = ["absorbed", "as_dtype", "beside", "on_columns", "on_rows", "projected"]
+__all__ = [
+    "Product",
+    "absorbed",
+    "as_dtype",
+    "beside",
+    "on_columns",
+    "on_rows",
+    "products",
+    "values_of",
+]

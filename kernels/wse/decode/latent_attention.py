@@ -4,20 +4,28 @@ Keys and values of heads are never made: a query meets latents by what the keys'
 of it, and the values' up-projection meets the mean of latents. `LatentMap` says what lies where.
 """
 
+import functools
+
 from jax import lax
 
 from emu.annotations import KnownInt
 from emu.wse import rope, sram_tile, vector
 from emu.wse.spaces import Sram
 from kernels.wse.decode.attention import Attended, Cache, append
-from kernels.wse.decode.blocks import Weights, added, gemv, rms_norm
+from kernels.wse.decode.blocks import (
+    Weights,
+    added,
+    projected,
+    projected_by_one,
+    rms_norm,
+)
 from kernels.wse.decode.latent import (
     absorbed,
     as_dtype,
     beside,
     on_columns,
     on_rows,
-    projected,
+    values_of,
 )
 from kernels.wse.decode.latent_map import LatentMap
 from kernels.wse.decode.mapping import LayerMap
@@ -55,7 +63,7 @@ def latent_attention(
         eps=layer.eps,
         dtype=layer.dtype,
     )
-    part = gemv(weights["latent_down"], normed)
+    part = projected(layer, weights, "latent_down", normed)
     down = all_reduce(part, "row")
     of_query = lax.slice_in_dim(down, 0, layout.query_dims)
     of_key = lax.slice_in_dim(down, layout.query_dims, down.shape[0])
@@ -65,10 +73,11 @@ def latent_attention(
     q = absorbed_queries(layer, layout, of_query, weights, turn)
     mean = attended(q, cache).reshape(layout.queries, layout.latent_dims)
 
-    own = projected(mean, weights["values_up"], layout.values, layout.parts)
+    of_mean = functools.partial(projected_by_one, layer, weights, "values_up")
+    own = values_of(mean, of_mean, layout.values, layout.parts)
     of_heads = on_columns(own.reshape(-1), layout.values, layout.parts)
     of_heads = as_dtype(all_reduce(of_heads, "row"), layer.dtype)
-    part = gemv(weights["out"], of_heads.reshape(-1))
+    part = projected(layer, weights, "out", of_heads.reshape(-1))
     out = all_reduce(part, "col")
     if layer.form.out_bias:
         out = vector(out, out, weights["out_bias"], op="add")
@@ -124,8 +133,8 @@ def queries_at_once(
     heads = of_query.reshape(layout.queries, -1)
     own = lax.slice_in_dim(heads, 0, layout.plain_dims, axis=1)
     unturned = lax.slice_in_dim(heads, layout.plain_dims, heads.shape[1], axis=1)
-    plain = as_dtype(on_rows(own, layout.plain, layout.parts), layer.dtype)
-    latents = absorbed(plain, weights["absorb"], layout.plain)
+    plain = on_rows(own, layout.plain, layout.parts)
+    latents = of_plain_features(layer, layout, plain, weights)
     return all_reduce(latents, "row"), unturned
 
 
@@ -143,18 +152,31 @@ def queries_of_latent(
         axis="col",
         group=layout.parts,
     )
-    part = gemv(weights["query_up"], normed)
+    part = projected(layer, weights, "query_up", normed)
     up = all_reduce(part, "col", group=layout.parts)
     plain = lax.slice_in_dim(up, 0, layout.plain.size)
     unturned = lax.slice_in_dim(up, layout.plain.size, up.shape[0])
 
-    latents = absorbed(as_dtype(plain, layer.dtype), weights["absorb"], layout.plain)
+    latents = of_plain_features(layer, layout, plain, weights)
     rotary = on_columns(unturned, layout.turned, layout.parts)
     # Of all rows' features together, in one sum.
     whole = all_reduce(beside(latents, rotary), "row")
     latents = lax.slice_in_dim(whole, 0, layout.latent_dims, axis=1)
     unturned = lax.slice_in_dim(whole, layout.latent_dims, whole.shape[1], axis=1)
     return latents, unturned
+
+
+def of_plain_features(
+    layer: LayerMap, layout: LatentMap, plain: Sram, weights: Weights
+) -> Sram:
+    """This row's part of absorbed features, float32 `[queries, latent_dims]`.
+
+    Dimensions: `plain` float32 `[plain.size]`, this row's unturned features.
+    """
+    if layer.held.weights is None:
+        plain = as_dtype(plain, layer.dtype)
+    of_features = functools.partial(projected_by_one, layer, weights, "absorb")
+    return absorbed(plain, of_features, layout.latent_dims, layout.plain)
 
 
 __all__ = ["latent_attention"]

@@ -17,42 +17,53 @@ from kernels.wse.decode.dealing import Array, Tiles, deal, rows_to_cols
 from kernels.wse.decode.latent_map import LatentMap
 from kernels.wse.decode.share import Share
 
+MATRICES = ("wq", "wq_down", "wq_up", "wkv_down", "wkv_up", "wo")
+"""Of a model, those that latent attention may have."""
 
-def latent_weights(layers: Mapping[str, Array], layout: LatentMap) -> dict[str, Tiles]:
-    """All layers' weights of latent attention as `[layers, rows, cols, ...]`.
+
+def latent_matrices(layers: Mapping[str, Array], layout: LatentMap) -> dict[str, Tiles]:
+    """The tiles of `layout.matrices`, of elements of any dtype, `[layers, rows, cols, ...]`.
 
     Without a latent of queries, wq `[layers, hidden, heads * (plain + turned)]` stands in place of
-    wq_down, query_norm and wq_up.
+    wq_down and wq_up.
 
     Args:
-      layers: stacked weights with `y = x @ W`: wq_down `[layers, hidden, query_rank]`, query_norm,
-        wq_up `[layers, query_rank, heads * (plain + turned)]`, wkv_down `[layers, hidden, rank +
-        turned]`, latent_norm, wkv_up `[layers, rank, heads * (plain + value_dim)]` and wo
-        `[layers, heads * value_dim, hidden]`.
+      layers: stacked weights with `y = x @ W`: wq_down `[layers, hidden, query_rank]`, wq_up
+        `[layers, query_rank, heads * (plain + turned)]`, wkv_down `[layers, hidden, rank +
+        turned]`, wkv_up `[layers, rank, heads * (plain + value_dim)]` and wo `[layers, heads *
+        value_dim, hidden]`.
       layout: the mapping.
     """
-    form, parts = layout.form, layout.parts
-    keys_down = key_tiles(layers["wkv_down"], layout)
     tiles: dict[str, Tiles] = {}
-    if form.query_rank is None:
+    if layout.form.query_rank is None:
         queries_down = query_tiles(layers["wq"], layout)
     else:
         queries_down = repeated(layers["wq_down"], layout.query_dims, layout)
-        tiles["query_norm"] = by_column(layers["query_norm"], layout.query_dims, layout)
         tiles["query_up"] = up_tiles(layers["wq_up"], layout)
+    keys_down = key_tiles(layers["wkv_down"], layout)
+    tiles["latent_down"] = np.concatenate([queries_down, keys_down], axis=-1)
+
     # layers, rank, groups, queries, features
-    keys_and_values = by_group(layers["wkv_up"], 2, layout)
-    of_keys, of_values = np.split(keys_and_values, [form.plain], axis=-1)
-    keys_up = on_rows(deal(of_keys, 1, parts, layout.latent_dims), layout.plain)
-    values_up = on_rows(deal(of_values, 1, parts, layout.latent_dims), layout.values)
-    return tiles | {
-        "latent_down": np.concatenate([queries_down, keys_down], axis=-1),
-        "latent_norm": by_column(layers["latent_norm"], layout.latent_dims, layout),
-        # A query's features are contracted, to become those of a latent.
-        "absorb": np.swapaxes(keys_up, -2, -1),
-        "values_up": values_tiles(values_up, layout),
-        "out": out_tiles(layers["wo"], layout),
-    }
+    by_head = by_group(layers["wkv_up"], 2, layout)
+    # layers, parts, latent dims, groups, queries, features
+    by_part = deal(by_head, 1, layout.parts, layout.latent_dims)
+    of_keys, of_values = np.split(by_part, [layout.form.plain], axis=-1)
+    keys_up = on_rows(of_keys, layout.plain)
+    # A query's features are contracted, to become those of a latent.
+    tiles["absorb"] = np.swapaxes(keys_up, -2, -1)
+    tiles["values_up"] = values_tiles(on_rows(of_values, layout.values), layout)
+    tiles["out"] = out_tiles(layers["wo"], layout)
+    return tiles
+
+
+def latent_norms(layers: Mapping[str, Array], layout: LatentMap) -> dict[str, Tiles]:
+    """Norms of latents, of keys and of queries that have one, as `[layers, cols, dims]`."""
+    of_keys = by_column(layers["latent_norm"], layout.latent_dims, layout)
+    tiles = {"latent_norm": of_keys}
+    if layout.form.query_rank is not None:
+        of_queries = by_column(layers["query_norm"], layout.query_dims, layout)
+        tiles["query_norm"] = of_queries
+    return tiles
 
 
 def by_group(x: Array, axis: int, layout: LatentMap) -> np.ndarray:
@@ -176,4 +187,4 @@ def latent_cache(
     return {"k": np.tile(keys, (1, 1, layout.groups, 1, 1))}
 
 
-__all__ = ["latent_cache", "latent_weights"]
+__all__ = ["MATRICES", "latent_cache", "latent_matrices", "latent_norms"]

@@ -12,6 +12,7 @@ heads a group. A row makes one of the 128 unturned features of one head from the
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from emu.annotations import Shape
 from kernels.latent_heads import LatentHeads
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
+from kernels.wse.decode.held import MatrixTile
 from kernels.wse.decode.region import Region
 from kernels.wse.decode.share import Share
 
@@ -113,25 +115,51 @@ class LatentMap:
         first = np.arange(half).reshape(self.parts, -1)
         return np.concatenate([first, first + half], axis=1).reshape(-1)
 
-    def weight_shapes(self) -> dict[str, Shape]:
-        """Shapes of the weights in one PE, but for the norm before them."""
-        depth = self.region.depth
-        cached = self.latent_dims + self.turned_dims
-        values = self.values
-        of_queries: dict[str, Shape] = {}
+    @property
+    def cached_dims(self) -> int:
+        """Elements of a latent and of its turned key on one column."""
+        return self.latent_dims + self.turned_dims
+
+    @property
+    def matrices(self) -> dict[str, MatrixTile]:
+        """Those of one PE, by name."""
+        form, depth, values = self.form, self.region.depth, self.values
+        pairs = self.turned_dims // 2
+        tiles: dict[str, MatrixTile] = {}
+        in_order = [self.latent_dims, pairs]
+        if form.query_rank is None:
+            in_order += [self.plain_dims, form.plain]
+        else:
+            in_order.append(self.query_dims)
+            widths = self.plain.width, self.turned.width
+            of_heads = math.gcd(*widths, pairs, form.plain, form.turned)
+            made = self.plain.size + self.turned.size
+            tiles["query_up"] = MatrixTile(
+                self.query_dims, made, self.query_dims, of_heads
+            )
+        # Side by side, so that one GEMV and one all-reduce serve queries and keys.
+        down = self.query_dims + self.cached_dims
+        tiles["latent_down"] = MatrixTile(depth, down, depth, math.gcd(*in_order))
+        # A query's features are contracted, of a matrix that makes such of latents.
+        absorb = MatrixTile(
+            self.plain.width, self.latent_dims, 1, self.latent_dims, is_turned=True
+        )
+        tiles["absorb"] = absorb.below(self.plain.heads_a_row)
+        of_values = math.gcd(values.width, form.plain, form.value_dim)
+        values_up = MatrixTile(
+            self.latent_dims, values.width, self.latent_dims, of_values
+        )
+        tiles["values_up"] = values_up.below(values.heads_a_row)
+        of_out = math.gcd(self.out_dims, form.value_dim)
+        tiles["out"] = MatrixTile(self.queries * self.out_dims, depth, of_out, depth)
+        return tiles
+
+    def norm_shapes(self) -> dict[str, Shape]:
+        """Shapes of the norms in one PE, but for the layer's own."""
+        shapes: dict[str, Shape] = {"latent_norm": (self.latent_dims,)}
         if self.form.query_rank is not None:
-            of_queries = {
-                "query_norm": (self.query_dims,),
-                "query_up": (self.query_dims, self.plain.size + self.turned.size),
-            }
-        return of_queries | {
-            # Side by side, so that one GEMV and one all-reduce serve queries and keys.
-            "latent_down": (depth, self.query_dims + cached),
-            "latent_norm": (self.latent_dims,),
-            "absorb": (self.plain.size, self.latent_dims),
-            "values_up": (values.heads_a_row * self.latent_dims, values.width),
-            "out": (self.queries * self.out_dims, depth),
-        }
+            shapes["query_norm"] = (self.query_dims,)
+        return shapes
 
     def sums(self, live: int) -> tuple[list[int], list[int], list[int]]:
         """Elements of the all-reduces of a token: along rows, along a line of columns, in a group.
@@ -139,7 +167,7 @@ class LatentMap:
         Args:
           live: slots in use on a PE.
         """
-        queries, cached = self.queries, self.latent_dims + self.turned_dims
+        queries, cached = self.queries, self.cached_dims
         scores = queries * live
         along_rows = [
             1,  # mean square of the residual stream
@@ -164,23 +192,14 @@ class LatentMap:
         return along_rows, [self.region.depth], in_group
 
     def products(self, live: int) -> list[tuple[int, int]]:
-        """Multiply-adds of a token on a PE: inputs, each with a callback, and outputs of each.
+        """Multiply-adds with the cache on a PE: inputs, each with a callback, and outputs of each.
 
         Args:
           live: slots in use on a PE.
         """
-        queries, cached = self.queries, self.latent_dims + self.turned_dims
-        values, of_queries = self.values, []
-        if self.form.query_rank is not None:
-            of_queries = [(self.query_dims, self.plain.size + self.turned.size)]
         return [
-            (self.region.depth, self.query_dims + cached),
-            *of_queries,
-            (self.plain.size, self.latent_dims),
-            (queries * cached, live),
-            (queries * live, self.latent_dims),
-            (values.heads_a_row * self.latent_dims, values.width),
-            (queries * self.out_dims, self.region.depth),
+            (self.queries * self.cached_dims, live),
+            (self.queries * live, self.latent_dims),
         ]
 
 

@@ -27,11 +27,18 @@ from kernels.formats.formats import Format
 from kernels.wse.decode.cache_format import SCALES
 from kernels.wse.decode.coded_layout import coded_tiles
 from kernels.wse.decode.dealing import Array, Tiles, deal, rows_to_cols
-from kernels.wse.decode.latent_layout import latent_cache, latent_weights
+from kernels.wse.decode.latent_layout import MATRICES as OF_LATENTS
+from kernels.wse.decode.latent_layout import (
+    latent_cache,
+    latent_matrices,
+    latent_norms,
+)
 from kernels.wse.decode.mapping import HeadMap, LayerMap
 
-MATRICES = ("wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down")
-"""Of a model, those that a layer holds in codes."""
+OF_HEADS = ("wq", "wk", "wv", "wo")
+OF_MLP = ("w_gate", "w_up", "w_down")
+MATRICES = tuple(dict.fromkeys((*OF_HEADS, *OF_LATENTS, *OF_MLP)))
+"""Of a model, those that a layer holds in codes, if it has them."""
 
 
 def feature_order(layer: LayerMap) -> np.ndarray:
@@ -139,9 +146,9 @@ def layer_weights(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Til
 
     Args:
       layers: stacked weights with `y = x @ W`: attn_norm, wq, wk, wv, wo, or in place of these four
-        what `latent_weights` takes; mlp_norm; w_gate, w_up, w_down, or what the form's MLP has;
-        with `qk_norm` q_norm and k_norm; and what the form has of biases bq, bk, bv, bo and of
-        norms attn_output_norm, mlp_output_norm.
+        what `latent_matrices` and `latent_norms` take; mlp_norm; w_gate, w_up, w_down, or what the
+        form's MLP has; with `qk_norm` q_norm and k_norm; and what the form has of biases bq, bk,
+        bv, bo and of norms attn_output_norm, mlp_output_norm.
       layer: the mapping.
     """
     rows = (layer.rows, layer.depth)
@@ -158,7 +165,7 @@ def layer_weights(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Til
         of_layer = functools.partial(matrices, layer=layer)
         tiles |= coded_tiles(layers, names, layer.matrices, held, of_layer)
     if form.latent is not None:
-        tiles |= latent_weights(layers, layer.latent)
+        tiles |= latent_norms(layers, layer.latent)
     if form.mlp is not None:
         tiles |= form.mlp.weight_tiles(layers, layer.region)
     if layer.qk_norm:
@@ -186,6 +193,8 @@ def matrices(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Tiles]:
         qkv = [from_rows(layers[name], layer) for name in ("wq", "wk", "wv")]
         tiles["qkv"] = np.concatenate(qkv, axis=-1)
         tiles["out"] = to_rows(layers["wo"], layer)
+    else:
+        tiles |= latent_matrices(layers, layer.latent)
     if layer.form.mlp is None:
         tiles |= gated_mlp(layers, layer)
     return tiles

@@ -150,11 +150,11 @@ class LayerMap:
             )
 
     def _check_codes(self, held: Format) -> None:
-        if self.form.latent is not None:
+        if self.form.latent is not None and self.dtype == "float16":
             refuse(
-                f"weights are held as {held.name} in a layer with latent attention, must be in "
-                f"{self.dtype} there: only matrices of grouped queries and of MLPs are held in "
-                "codes"
+                f"weights are held as {held.name} in a layer with latent attention and float16, "
+                "must be with bfloat16 or float32: a query's features times the scales of what "
+                "they meet may be less than a float16 can be"
             )
 
     def _check_latent(self) -> None:
@@ -286,7 +286,7 @@ class LayerMap:
 
     @property
     def matrices(self) -> dict[str, MatrixTile]:
-        """Of grouped queries and of a gated MLP, by name, those that the layer has."""
+        """Of attention and of a gated MLP, by name, those that the layer has."""
         tiles = {}
         heads = self.queries * self.dims
         # A head's features are dealt in pairs, see `kernels.wse.decode.layout`.
@@ -296,6 +296,8 @@ class LayerMap:
             columns = heads + 2 * self.dims
             tiles["qkv"] = MatrixTile(self.depth, columns, self.depth, in_order)
             tiles["out"] = MatrixTile(heads, self.depth, in_order, self.depth)
+        else:
+            tiles |= self.latent.matrices
         if self.form.mlp is None:
             width = self.width
             tiles["gate_up"] = MatrixTile(self.depth, 2 * width, self.depth, width)
@@ -311,7 +313,7 @@ class LayerMap:
             "mlp_norm": (self.depth,),
         }
         if self.form.latent is not None:
-            shapes |= self.latent.weight_shapes()
+            shapes |= self.latent.norm_shapes()
         if self.form.mlp is not None:
             shapes |= self.form.mlp.weight_shapes(self.region)
         for name, tile in self.matrices.items():

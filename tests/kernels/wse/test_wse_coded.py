@@ -101,7 +101,7 @@ def test_pes_hold_just_the_numbers_of_the_whole_matrix(name, rotary_dim) -> None
     layer = dataclasses.replace(plain, held=Held(held))
     arrays = layer_arrays(plain)
     of_numbers = dict(arrays)
-    for matrix in layout.MATRICES:
+    for matrix in (*layout.OF_HEADS, *layout.OF_MLP):
         of_numbers[matrix] = np.asarray(as_held(arrays[matrix], held))
     wanted = layout.layer_weights(of_numbers, plain)
     found = layout.layer_weights(arrays, layer)

@@ -24,11 +24,15 @@ BFLOAT16, FLOAT32 = 2, 4  # bytes
 
 @dataclasses.dataclass(frozen=True)
 class Matrix:
-    """One PE's part of a matrix: inputs and outputs, and how many inputs follow each other."""
+    """One PE's part of a matrix: inputs and outputs, and how many inputs follow each other.
+
+    A turned one makes inputs of outputs: each input has scales, and the outputs follow each other.
+    """
 
     inputs: int
     outputs: int
     in_order: int
+    is_turned: bool = False
 
     @property
     def products(self):
@@ -36,10 +40,11 @@ class Matrix:
 
     def nbytes(self, held):
         """With scales: in MX one for as many inputs as every PE has in one block of 32."""
-        of_blocks = self.inputs // math.gcd(self.in_order, 32) * self.outputs
+        of_blocks = self.products // math.gcd(self.in_order, 32)
+        of_columns = self.inputs if self.is_turned else self.outputs
         return {
             "bfloat16": BFLOAT16 * self.products,
-            "fp8": self.products + FLOAT32 * self.outputs,
+            "fp8": self.products + FLOAT32 * of_columns,
             "mxfp8": self.products + of_blocks,
             # A word of two bytes has four codes.
             "mxfp4": 2 * self.inputs * up(self.outputs, 4) + of_blocks,
@@ -105,7 +110,7 @@ class ClosedForm:
         return [
             Matrix(self.depth, query + cached, self.depth),
             Matrix(query, plain + turned, query),
-            Matrix(plain, of_latent, 1),
+            Matrix(plain, of_latent, of_latent, is_turned=True),
             Matrix(of_latent, value, of_latent),
             Matrix(self.heads * of_value, self.depth, of_value),
         ]
@@ -241,6 +246,12 @@ CASES = [
             ("deepseek-v3", 0, BF16, 8_192),  # an MLP
             ("deepseek-v3", 60, BF16, 8_192),
             ("deepseek-v3", 60, BF16, 131_072),
+            ("deepseek-v3", 0, MXFP8, 8_192),
+            ("deepseek-v3", 60, MXFP8, 8_192),
+            ("deepseek-v3", 60, "weights=fp8", 8_192),
+            ("kimi-k2", 60, MXFP8, 8_192),
+            ("kimi-k2", 60, MXFP4, 131_072),
+            ("kimi-k2", 60, MXFP4, 8_192),
             ("llama-3.1-8b", 0, BF16, 8_192),
             ("llama-3.1-8b", 0, MXFP8, 8_192),
         )
