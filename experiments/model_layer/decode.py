@@ -31,10 +31,8 @@ class Decoded:
 
     @property
     def held(self) -> str:
-        """What weights, and what the cache, if it is another, are held in."""
-        plan = self.decode.precision
-        names = dict.fromkeys([plan.weights.name, plan.cache.name])
-        return ", cache in ".join(names)
+        """The plan of what weights and cache are held in."""
+        return self.decode.precision.name
 
 
 def decoded(

@@ -60,7 +60,8 @@ class DecoderVariant:
         sized = self._of(layer)
         whole = sized.on(layer, device, 0)
         ahead = sized.slots_ahead(layer.rows)
-        if not ahead:
+        # What lies on both sides of a gap is copied, and bytes are no words to copy.
+        if not ahead or layer.held.cache is not None:
             return whole
         skipping = sized.on(layer, device, ahead)
 
@@ -87,12 +88,6 @@ class DecoderVariant:
             refuse(
                 f"{self.reading.name} in a layer with latent attention, must be causal softmax "
                 "attention there; run `kernels.variants.mla` for a variant of latents alone"
-            )
-        if layer.held.cache is not None:
-            refuse(
-                f"{self.reading.name} in a layer whose cache is held as {layer.held.cache.name}, "
-                "must be causal softmax attention there; hold the cache in "
-                f"{layer.dtype}"
             )
         key = layer.heads, layer.kv_heads, layer.head_dim, layer.context
         if key not in self._sized:

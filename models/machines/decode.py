@@ -417,20 +417,16 @@ def held_of(plan: Precision) -> Held:
     """What a layer on the wafer has in codes under a plan.
 
     Raises:
-      ModelError: a cache in codes that whole models have not, or experts apart from other weights.
+      ModelError: a cache in codes that whole models have not.
     """
-    if plan.experts != plan.weights:
-        raise ModelError(
-            f"decode: experts are in what other weights are in, got precision {plan.name!r}; leave "
-            "experts out, or weights"
-        )
     if plan.cache.is_coded and not is_cached(plan.cache):
         raise ModelError(
             f"decode: a whole model's cache must be in {plan.wide} or one of {', '.join(CACHED)}, "
             f"got {plan.cache.name}; attention alone may have others, see "
             "`kernels.attention.decode`"
         )
-    return Held(*(x if x.is_coded else None for x in (plan.weights, plan.cache)))
+    parts = plan.weights, plan.experts, plan.cache
+    return Held(*(held if held.is_coded else None for held in parts))
 
 
 __all__ = ["Decoder", "StepReading", "held_of"]

@@ -115,6 +115,8 @@ class Demand:
     def in_words(self) -> str:
         """What all is held in, for an error."""
         parts = {"weights": self.held.weights, "a cache": self.held.cache}
+        if any(kind.form.mlp is not None for kind in self.kinds):
+            parts = {"experts": self.held.experts, **parts}
         told = [f"{x} in {held.name}" for x, held in parts.items() if held is not None]
         return self.dtype + (f" with {' and '.join(told)}" if told else "")
 

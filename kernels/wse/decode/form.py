@@ -17,6 +17,11 @@ from kernels.wse.decode.region import Region
 class LayerMlp(Protocol):
     """What stands in place of a layer's gated MLP, such as a mixture of experts; has a hash."""
 
+    @property
+    def shared(self) -> int:
+        """Of its experts those that every token goes to, and that are held as the others are."""
+        ...
+
     def apply(
         self, region: Region, normed: Sram, weights: dict[str, Sram]
     ) -> tuple[Sram, Sram]:

@@ -25,11 +25,13 @@ class Held:
     """What is held in codes.
 
     Attributes:
-      weights: of a layer's matrices; None: these are in the region's dtype.
+      weights: of a layer's matrices but its experts'; None: these are in the region's dtype.
+      experts: of its experts'; None: likewise.
       cache: of keys and values, see `kernels.wse.decode.coded_cache`; None: likewise.
     """
 
     weights: Format | None = None
+    experts: Format | None = None
     cache: Format | None = None
 
 

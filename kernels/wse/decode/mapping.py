@@ -136,6 +136,13 @@ class LayerMap:
             self._check_codes(self.held.weights)
         if self.held.cache is not None:
             self._check_cache(self.held.cache)
+        apart = self.held.experts != self.held.weights
+        if apart and self.form.mlp is not None and self.form.mlp.shared:
+            refuse(
+                f"experts are held as {told_format(self.held.experts, self.dtype)} and other "
+                f"weights as {told_format(self.held.weights, self.dtype)} in a layer with shared "
+                "experts, must be alike there: a PE holds shared experts among the others"
+            )
 
     def _check_cache(self, held: Format) -> None:
         if not is_cached(held):
@@ -253,7 +260,7 @@ class LayerMap:
     @property
     def region(self) -> Region:
         """Its PEs, whatever the layer does."""
-        held = self.held.weights
+        held = self.held.experts
         return Region(self.hidden, self.rows, self.cols, self.eps, self.dtype, held)
 
     @property
@@ -467,6 +474,11 @@ class HeadMap:
     @property
     def itemsize(self) -> int:
         return jnp.dtype(self.dtype).itemsize
+
+
+def told_format(held: Format | None, dtype: str) -> str:
+    """What something is held in, for an error."""
+    return dtype if held is None else held.name
 
 
 def _whole(elements: int, share: int) -> int:

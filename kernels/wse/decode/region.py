@@ -17,7 +17,7 @@ class Region:
       rows, cols: PEs.
       eps: added to the mean square in RMSNorm.
       dtype: of weights and of the inputs of multiply-adds; sums are float32.
-      held: what matrices are in that are in codes; None: they are in `dtype`.
+      held: what experts' matrices are in that are in codes; None: they are in `dtype`.
     """
 
     hidden: int

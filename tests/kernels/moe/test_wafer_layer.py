@@ -3,13 +3,17 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
+from emu.errors import EmulationError
 from emu.wse import WSE3
+from kernels.formats.formats import FORMATS
 from kernels.moe.routing import Routing
 from kernels.moe.wafer import ExpertMlp
 from kernels.wse.decode.activation import Activation
 from kernels.wse.decode.candidates import LayerKind
 from kernels.wse.decode.form import DecodeForm
+from kernels.wse.decode.held import Held
 from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.mapping import LayerMap
 from kernels.wse.decode.plan import plan_wafer
@@ -54,6 +58,17 @@ def test_bytes_are_those_of_the_program() -> None:
     larger = small(dataclasses.replace(GPT_OSS, mlp=more))
     added = larger.weight_bytes() - layer.weight_bytes()
     assert added > 4 * 81 * 3 * region.depth * layout.width
+
+
+def test_shared_experts_apart_from_the_others_are_refused() -> None:
+    held = Held(weights=None, experts=FORMATS["mxfp4"])
+    assert dataclasses.replace(small(GPT_OSS), held=held).region.held == held.experts
+    mlp = dataclasses.replace(MIXTURE, shared=1)
+    shared = small(dataclasses.replace(GPT_OSS, mlp=mlp))
+    with pytest.raises(
+        EmulationError, match="experts are held as mxfp4 and other weig"
+    ):
+        dataclasses.replace(shared, held=held)
 
 
 def test_plan_of_a_model_with_experts() -> None:
