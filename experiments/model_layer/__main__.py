@@ -16,6 +16,7 @@ from kernels.attention.latent import FORMS
 from models.config import ModelConfig
 from models.configurations import published, published_models
 from models.machines.layer_stages import LayerStages
+from models.precision import precision
 
 WIDTH = 160  # of a table that no terminal cuts
 CONTEXTS = 8_192, 131_072  # of decode steps
@@ -54,6 +55,13 @@ def options(parser: cli.Parser) -> None:
         help="of each chip, which share its heads and weights (8)",
     )
     parser.add_argument(
+        "--prefill-dtype",
+        default="bfloat16",
+        metavar="PRECISION",
+        help="what prefill holds weights and activations in: a dtype, mxfp8, or a plan as "
+        "experts=mxfp4,activations=mxfp8 (bfloat16)",
+    )
+    parser.add_argument(
         "--latent",
         default="expanded",
         type=cli.one_of("latent", FORMS),
@@ -72,7 +80,7 @@ def options(parser: cli.Parser) -> None:
         metavar="PRECISION",
         type=plans.plan_of,
         help="what decode holds weights and cache in: a dtype, a format such as mxfp4, or a plan "
-        "as weights=mxfp4,cache=fp8 (bfloat16); prefill is timed in bfloat16",
+        "as weights=mxfp4,cache=fp8 (bfloat16)",
     )
     systems.add_option(parser, systems_of(TRN3, SYSTEMS), "the chip's own links")
 
@@ -118,7 +126,7 @@ def main(args: argparse.Namespace, output: Output) -> None:
 def _stages(
     args: argparse.Namespace, config: ModelConfig, layers: Sequence[int]
 ) -> Iterator[LayerStages]:
-    sheet = systems.joined(TRN3, args.system)
+    sheet, plan = systems.joined(TRN3, args.system), precision(args.prefill_dtype)
     for number in layers:
         yield LayerStages(
             config,
@@ -126,6 +134,7 @@ def _stages(
             args.tokens,
             args.chips,
             args.cores,
+            plan,
             latent_form=args.latent,
             sheet=sheet,
         )

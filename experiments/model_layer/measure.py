@@ -45,10 +45,12 @@ class Measured:
         return with_cores(self.stages.sheet, self.stages.cores).at()
 
     def peak_share(self, stage: StageTime | LayerTime) -> float:
-        """Of the Tensor Engines' peak of all cores in bfloat16, by matrix products."""
-        cores = self.stages.chips * self.stages.cores
-        possible = cores * self.machine.bf16_flops_per_s * stage.seconds["nominal"]
-        return stage.matmul_flops / possible
+        """Of the time that matrix products take at all cores' peaks, in bfloat16 and in MX."""
+        cores, machine = self.stages.chips * self.stages.cores, self.machine
+        wide_flops = stage.matmul_flops - stage.mx_flops
+        least = wide_flops / machine.bf16_flops_per_s
+        least += stage.mx_flops / machine.fp8_flops_per_s
+        return least / cores / stage.seconds["nominal"]
 
 
 def layers_of(config: ModelConfig) -> list[int]:

@@ -15,11 +15,13 @@ from models.machines.layer_time import LayerTime, StageTime
 HEADING = (
     "model",
     "layer",
+    "precision",
     "counts",
     "stage",
     *(f"{band}_seconds" for band in BANDS),
     "flops",
     "matmul_flops",
+    "mx_flops",
     "peak_share",
     "hbm_bytes",
     "link_bytes",
@@ -29,8 +31,8 @@ HEADING = (
 LEGEND = """\
 time: of the slowest core, low / nominal / high of the datasheet's numbers; a stage begins when the
 one before it has ended, and the layer's time is their sum; FLOPs: of matrix products, padding of
-tiles included, and bytes: of all cores; peak: of the Tensor Engines in bfloat16; bound: the engine
-that is busy for the largest share of the stage"""
+tiles included, and bytes: of all cores; peak: of the Tensor Engines in bfloat16, and in MX for the
+products that are; bound: the engine that is busy for the largest share of the stage"""
 
 
 def show(layer: Measured, console: Console) -> None:
@@ -39,7 +41,7 @@ def show(layer: Measured, console: Console) -> None:
     kind = f", tokens to experts: {layer.counts}" if layer.counts else ""
     table = Table(
         title=f"{stages.config.name}, layer {stages.layer} ({layer.layers} of "
-        f"{stages.config.num_hidden_layers} are like it){kind}",
+        f"{stages.config.num_hidden_layers} are like it), {stages.precision.name}{kind}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
@@ -71,11 +73,13 @@ def lines(layer: Measured) -> Iterator[list[Any]]:
         yield [
             stages.config.name,
             stages.layer,
+            stages.precision.name,
             layer.counts,
             stage.name if is_stage else "layer",
             *(stage.seconds[band] for band in BANDS),
             stage.flops,
             stage.matmul_flops,
+            stage.mx_flops,
             layer.peak_share(stage),
             stage.hbm_bytes,
             stage.link_bytes,

@@ -38,6 +38,7 @@ from kernels.tokens.placement import PLACEMENTS
 from kernels.trainium.context.absorbed_attention import AbsorbedAttention
 from kernels.trainium.context.latent_attention import LatentAttention
 from kernels.trainium.context.latent_program import sharing_heads
+from kernels.trainium.gemm.mx_pack import MxFormats
 from kernels.trainium.tiles import PARTITIONS, split
 
 Form: TypeAlias = Literal["expanded", "absorbed"]
@@ -283,12 +284,14 @@ class LatentVariant:
     # --- programs ---
 
     def program(
-        self, sizes: LatentSizes, **options: Any
+        self, sizes: LatentSizes, *, mx: MxFormats | None = None, **options: Any
     ) -> LatentAttention | AbsorbedAttention:
         """The prefill's program, to be run or timed.
 
         Args:
           sizes: of attention.
+          mx: what the products that make keys and values of latents have their operands in, where
+            they are in MX.
           options: of `kernels.attention.prefill.context_attention`.
         """
         count, features = split(sizes.rank, PARTITIONS)
@@ -312,7 +315,12 @@ class LatentVariant:
                 value_dim=sizes.value_dim,
                 **common,
             )
-            return LatentAttention(attention=attention, latent=sizes.rank)
+            return LatentAttention(attention=attention, latent=sizes.rank, mx=mx)
+        if mx is not None:
+            refuse(
+                f"{self.name}: absorbed, no keys and values are made of latents whose products "
+                "could be in MX; take the expanded form"
+            )
         self._check_absorbs("prefill, absorbed")
         whole = sizes.rank + sizes.rope
         common["q"] = (sizes.batch, sizes.heads, sizes.queries, whole)

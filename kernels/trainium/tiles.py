@@ -105,6 +105,15 @@ def pack(weight: Array, rows: int, columns: int, xp: ModuleType = np) -> Array:
     )
 
 
+def with_rows(weight: Array, rows: int, xp: ModuleType = np) -> Array:
+    """A weight `[..., K, N]` lengthened by zeros to so many rows, those of a padded operand.
+
+    The last of these may be a whole tile: 32 features in four tiles of 32.
+    """
+    missing = rows - weight.shape[-2]
+    return xp.pad(weight, [(0, 0)] * (weight.ndim - 2) + [(0, missing), (0, 0)])
+
+
 def index(tile: Tile | Hbm | KnownTable, at: KnownInt, axis: int = 0) -> jax.Array:
     """One slice of a tile, HBM buffer or known table, a view; `at` may be a loop index."""
     # A `Known` is an array by the time that a kernel is traced.
@@ -145,4 +154,5 @@ __all__ = [
     "part",
     "split",
     "split_for",
+    "with_rows",
 ]

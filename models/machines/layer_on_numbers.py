@@ -28,6 +28,7 @@ def run(stages: LayerStages, x: np.ndarray, weights: LayerWeights) -> np.ndarray
     Returns:
       The next hidden states, alike.
     """
+    weights = stages.given(weights)
     laid = _laid(stages, x)
     cos, sin = _tables(stages)
     packed = stages.packed_projections(weights)
@@ -126,13 +127,15 @@ def _mixed(stages: LayerStages, x: np.ndarray, weights: LayerWeights) -> np.ndar
     plain = moe_weights.named(weights)
     by_chip = x.reshape(stages.chips, -1, hidden)
     # Buffers have room for the rows that there are, so the router is asked first.
-    normed = rms_norm(jnp.asarray(by_chip), weights["mlp_norm"], eps)
-    counts = stages.moe.counts(np.asarray(normed), plain)
+    of_norm = jnp.asarray(weights["mlp_norm"], jnp.float32)
+    normed = rms_norm(jnp.asarray(by_chip), of_norm, eps)
+    counts = stages.moe.counts(np.asarray(normed, stages.wide), plain)
     form = stages.moe.form(counts)
 
     missing = form.hidden_padded - hidden
     padded = np.pad(by_chip, [(0, 0), (0, 0), (0, missing)])
     tiles = padded.reshape(stages.chips, form.tiles, form.rows, -1)
+    tiles = tiles.astype(stages.wide)
     norm = np.pad(np.asarray(weights["mlp_norm"]), (0, missing))
     mixed: Mixed = mixture_program(form, eps).run(
         tiles,
@@ -144,7 +147,7 @@ def _mixed(stages: LayerStages, x: np.ndarray, weights: LayerWeights) -> np.ndar
     # Every core of a chip has all rows and counts.
     same_counts(counts, np.asarray(mixed.counts)[:, 0, 0])
     rows = np.asarray(mixed.rows)[:, 0].reshape(stages.tokens, -1)
-    return rows[:, :hidden]
+    return rows[:, :hidden].astype(np.float32)
 
 
 def _laid(stages: LayerStages, x: np.ndarray) -> np.ndarray:
@@ -153,7 +156,8 @@ def _laid(stages: LayerStages, x: np.ndarray) -> np.ndarray:
     each = tokens // stages.chips
     padding = [(0, tiling.tokens - each), (0, tiling.hidden_padded - hidden)]
     wide = np.pad(x.reshape(stages.chips, each, hidden), [(0, 0), *padding])
-    return wide.reshape(stages.chips, tiling.blocks, tiling.tiles, tiling.rows, -1)
+    laid = wide.reshape(stages.chips, tiling.blocks, tiling.tiles, tiling.rows, -1)
+    return laid.astype(stages.wide)
 
 
 def _unlaid(stages: LayerStages, x: np.ndarray) -> np.ndarray:
@@ -161,7 +165,7 @@ def _unlaid(stages: LayerStages, x: np.ndarray) -> np.ndarray:
     each = stages.tokens // stages.chips
     by_token = x.reshape(stages.chips, stages.tiling.tokens, -1)
     real = by_token[:, :each, : stages.config.hidden_size]
-    return real.reshape(stages.tokens, -1)
+    return real.reshape(stages.tokens, -1).astype(np.float32)
 
 
 def _tables(stages: LayerStages) -> tuple[np.ndarray, np.ndarray]:

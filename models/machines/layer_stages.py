@@ -29,6 +29,7 @@ from kernels.moe.mesh.program import MoeMesh, checked_for
 from kernels.moe.mesh.work import MoeWork, work
 from kernels.trainium.context.attention import ContextAttention
 from kernels.trainium.context.latent_program import LatentProgram
+from kernels.trainium.gemm.mx_pack import MxFormats
 from kernels.trainium.layer.gate import GATES
 from kernels.trainium.stages import program as stages
 from kernels.trainium.stages import weights as packing
@@ -39,8 +40,11 @@ from kernels.trainium.stages.tiling import StageTiling, stage_tiling
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.family_attention import variant_of
+from models.held_bytes import held_as
 from models.layer_form import LayerForm
 from models.machines.latents import latent_heads
+from models.machines.precisions import mx_of, of_prefill
+from models.precision import Precision
 from models.tensors import tensors_of
 
 LayerWeights: TypeAlias = Mapping[str, Any]
@@ -70,7 +74,8 @@ class LayerStages:
       layer: which of its layers.
       tokens: of the prompt, one sequence; a multiple of `chips`.
       chips, cores: of the mesh, cores of each chip.
-      dtype: of activations and weights.
+      dtype: of activations and weights, or what each is held in: there are programs for what a
+        prefill has kernels for, see `models.machines.precisions`.
       sinks: `[heads]`, where attention has learned scores without a value; None: zeros, which cost
         what others do.
       latent_form: in which multi-head latent attention is computed.
@@ -84,7 +89,7 @@ class LayerStages:
     tokens: int
     chips: int
     cores: int
-    dtype: DType = "bfloat16"
+    dtype: DType | Precision = "bfloat16"
     sinks: Any = None
     latent_form: Form = "expanded"
     sheet: NeuronCoreSheet = TRN3
@@ -105,6 +110,11 @@ class LayerStages:
                 raise ModelError(
                     f"{self.config.name}: {whole} {name} over {parts}, must be a multiple of them"
                 )
+        if self.mx is None and self.precision.weights.is_coded:
+            raise ModelError(
+                f"{self.config.name}: stages have products in MX or in one wide dtype, got "
+                f"precision {self.precision.name!r}; take mxfp8 or bfloat16"
+            )
         told = _not_computed(self.form)
         if told:
             raise ModelError(
@@ -116,6 +126,37 @@ class LayerStages:
     def form(self) -> LayerForm:
         """What the layer computes."""
         return self.config.forms[self.layer]
+
+    # --- what things are held in ---
+
+    @functools.cached_property
+    def precision(self) -> Precision:
+        """What weights and activations are held in."""
+        return of_prefill(self.dtype, self.config, self.cores)
+
+    @property
+    def wide(self) -> DType:
+        """Of what is not in codes."""
+        return jnp.dtype(self.precision.wide)
+
+    @property
+    def mx(self) -> MxFormats | None:
+        """What products but experts' have their operands in, where they are in MX."""
+        return mx_of(self.precision)[0]
+
+    @property
+    def experts_mx(self) -> MxFormats | None:
+        """Likewise experts'."""
+        return mx_of(self.precision)[1] if self.form.experts else None
+
+    def given(self, weights: LayerWeights) -> LayerWeights:
+        """A layer's weights in the dtypes in which they are packed: codes are of float32."""
+        return {
+            tensor.name: weights[tensor.name]
+            if tensor.is_added or held_as(tensor, self.precision).is_coded
+            else np.asarray(weights[tensor.name]).astype(self.wide)
+            for tensor in tensors_of(self.form)
+        }
 
     # --- sizes ---
 
@@ -144,8 +185,10 @@ class LayerStages:
             eps=self.config.rms_norm_eps,
             tokens=self.tokens // self.chips,
             cores=self.cores,
-            dtype=jnp.dtype(self.dtype),
+            dtype=self.wide,
             sbuf_partition_bytes=self.sheet.sbuf_partition_bytes,
+            mx=self.mx,
+            experts_mx=self.experts_mx,
         )
 
     @property
@@ -188,8 +231,16 @@ class LayerStages:
             shared=given.shared_width,
         )
         each = self.tokens // self.chips
-        dtype = jnp.dtype(self.dtype)
-        return MoeMesh(what, self.chips, self.cores, each, dtype, **self.expert_options)
+        return MoeMesh(
+            what,
+            self.chips,
+            self.cores,
+            each,
+            self.wide,
+            mx=self.experts_mx,
+            others_mx=self.mx,
+            **self.expert_options,
+        )
 
     # --- programs ---
 
@@ -210,7 +261,7 @@ class LayerStages:
             sinks = np.zeros(config.num_attention_heads, np.float32)
         variant = variant_of(form, sinks)
         options: dict[str, Any] = dict(
-            chips=self.chips, cores=self.cores, dtype=jnp.dtype(self.dtype)
+            chips=self.chips, cores=self.cores, dtype=self.wide
         )
         options |= self.attention_options
         heads = config.num_attention_heads
@@ -234,7 +285,7 @@ class LayerStages:
             value_dim=form.latent.value_dim,
         )
         latent = LatentVariant(config.name, variant, self.latent_form)
-        return latent.program(sizes, **options)
+        return latent.program(sizes, mx=self.mx, **options)
 
     @functools.cached_property
     def output(self) -> Program:
@@ -300,7 +351,7 @@ class LayerStages:
 
     @property
     def _weight_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
-        dtype = jnp.dtype(self.dtype)
+        dtype = self.wide
         return {
             tensor.name: jax.ShapeDtypeStruct(self.config.shape_of(tensor), dtype)
             for tensor in tensors_of(self.form)

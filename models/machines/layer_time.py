@@ -29,6 +29,7 @@ class StageTime:
       seconds: by band, of the slowest core.
       flops: by the instructions of all cores.
       matmul_flops: those of matrix products.
+      mx_flops: of these, those of products in MX.
       hbm_bytes: read and written by all cores.
       link_bytes: sent between chips.
       busy: share of the nominal time that each engine is busy, on the core where it is most.
@@ -39,6 +40,7 @@ class StageTime:
     seconds: Mapping[str, float]
     flops: int
     matmul_flops: int
+    mx_flops: int
     hbm_bytes: int
     link_bytes: int
     busy: Mapping[str, float]
@@ -73,6 +75,11 @@ class LayerTime:
     def matmul_flops(self) -> int:
         """Those of matrix products."""
         return sum(stage.matmul_flops for stage in self.stages)
+
+    @property
+    def mx_flops(self) -> int:
+        """Of these, those of products in MX."""
+        return sum(stage.mx_flops for stage in self.stages)
 
     @property
     def hbm_bytes(self) -> int:
@@ -164,14 +171,16 @@ def worst_counts(stages: LayerStages) -> np.ndarray:
 
 def _of(name: str, readings: Mapping[str, Reading]) -> StageTime:
     nominal = readings["nominal"]
-    moved = nominal.tally.by("bytes")
+    moved, flops = nominal.tally.by("bytes"), nominal.tally.by("flops")
+    mx_flops = flops["trn.nc_matmul_mx"]
     ends = max(1, nominal.end_ticks)
     return StageTime(
         name=name,
         machine=nominal.machine,
         seconds={band: readings[band].seconds for band in BANDS},
         flops=nominal.tally.flops,
-        matmul_flops=nominal.tally.by("flops")["trn.nc_matmul"],
+        matmul_flops=flops["trn.nc_matmul"] + mx_flops,
+        mx_flops=mx_flops,
         hbm_bytes=moved["hbm_read"] + moved["hbm_write"],
         link_bytes=nominal.tally.by("other")["link_bytes"],
         busy={

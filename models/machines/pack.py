@@ -28,7 +28,7 @@ from kernels.trainium.gemm.scaled_pack import (
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.stages.latent import LatentForm
 from kernels.trainium.stages.weights import latent_weights
-from kernels.trainium.tiles import BANK_COLUMNS, pack, split
+from kernels.trainium.tiles import BANK_COLUMNS, pack, split, with_rows
 from models.config import ModelConfig
 from models.machines.tensor_parallel import (
     FEWEST_LOGITS,
@@ -89,6 +89,7 @@ def pack_weights(
     shares: Shares,
     mixture: MoeForm | None = None,
     held: Format = FORMATS["bfloat16"],
+    latent: LatentForm | None = None,
 ) -> PyTree:
     """The canonical weights laid out as the kernels load them; structs stay structs.
 
@@ -97,16 +98,17 @@ def pack_weights(
       weights: canonical pytree.
       tiling: one core's sizes.
       shares: what each core holds.
-      mixture: of layers with experts, of any room for rows.
-      held: what the weights of products are held in, if it is coded; else they have the dtype of
-        the tiling.
+      mixture: of layers with experts, of any room for rows; it knows what these are held in.
+      held: what the weights of all other products are held in, if it is coded; else they have the
+        dtype of the tiling.
+      latent: of the projections before latent attention, where layers have it; any span.
 
     Returns:
       Embedding and norms as every core has them; everything else with an axis of cores, where
       there are several, behind that of the layers; see `weight_specs`. `layers` has an entry for
       each of the config's runs; of layers with experts `mixture` are `MoeWeights`.
     """
-    packer = functools.partial(Packer, config, tiling, shares, mixture, held)
+    packer = functools.partial(Packer, config, tiling, shares, mixture, held, latent)
     # To read the clock nobody needs the 16 GB that Llama 3.1 8B has in bfloat16.
     if isinstance(jax.tree.leaves(weights)[0], jax.ShapeDtypeStruct):
         return jax.eval_shape(packer(xp=jnp).model, weights)
@@ -148,6 +150,7 @@ class Packer:
       shares: what each core holds.
       mixture: of layers with experts.
       held: what the weights of products are held in, where that is coded.
+      latent: of the projections before latent attention.
       xp: numpy, or jax.numpy where only shapes are wanted.
     """
 
@@ -156,6 +159,7 @@ class Packer:
     shares: Shares
     mixture: MoeForm | None
     held: Format
+    latent: LatentForm | None
     xp: ModuleType
 
     def model(self, weights: dict[str, Any]) -> dict[str, Any]:
@@ -164,9 +168,7 @@ class Packer:
         # A tied head is the embedding itself, turned.
         head = self.converted(weights["head"]) if "head" in weights else embed.T
         head = deal(head, self.shares.vocabulary, -1, 1, self.xp)
-        # Rows for all tiles of the residual stream, of which the last may be padding altogether.
-        missing = self.tiling.hidden_padded - head.shape[-2]
-        head = self.xp.pad(head, [(0, 0)] * (head.ndim - 2) + [(0, missing), (0, 0)])
+        head = self.of_hidden(head)
         rows = self.tiling.hidden_tiles[1]
         return {
             "embed": self.padded(embed),
@@ -216,7 +218,9 @@ class Packer:
         ]
         wqkv = jax.tree.map(lambda *own: self.xp.concatenate(own, axis=-1), *dealt)
         placed: dict[str, Any] = {
-            "wqkv": self.product(wqkv, tiling.hidden_tiles[1], tiling.qkv_columns),
+            "wqkv": self.product(
+                self.of_hidden(wqkv), tiling.hidden_tiles[1], tiling.qkv_columns
+            ),
         }
         held = shares.heads, shares.kv_heads
         for name, own in zip(HEAD_NORMS, held, strict=True):
@@ -239,9 +243,15 @@ class Packer:
 
     def latents(self, layers: dict[str, Array]) -> dict[str, Any]:
         """What queries and latents are made by, and keys and values of these."""
-        assert self.tiling.latent is not None
-        form = LatentForm.of_layer(self.tiling, 1)
-        own = {name: self.converted(layers[name]) for name in OF_LATENTS & set(layers)}
+        form = self.latent
+        assert form is not None
+        # Codes are of the numbers as they were given.
+        own = {
+            name: layers[name]
+            if self.held.is_coded and name not in ON_EVERY_CORE
+            else self.converted(layers[name])
+            for name in OF_LATENTS & set(layers)
+        }
         made = [
             self._latent_layer(form, {name: w[layer] for name, w in own.items()})
             for layer in range(len(own["wkv_down"]))
@@ -274,10 +284,15 @@ class Packer:
         by_head = pair.reshape(*pair.shape[:-1], form.heads, -1)
         together = heads_at_once(form.heads, latent.value_dim)
         ends = by_head[..., : latent.plain], by_head[..., latent.plain :]
-        keys_up, values_up = (expansion_weights(w, together, xp) for w in ends)
+        mx = form.tiling.mx
+        keys_up, values_up = (expansion_weights(w, together, xp, mx) for w in ends)
+
+        def of_cores(packed: Any) -> Any:
+            return packed if cores > 1 else jax.tree.map(lambda leaf: leaf[0], packed)
+
         made: dict[str, Any] = {
-            "latents_down": given.down if cores > 1 else given.down[0],
-            "queries_up": given.queries if cores > 1 else given.queries[0],
+            "latents_down": of_cores(given.down),
+            "queries_up": of_cores(given.queries),
             "latent_norm": given.latent_norm,
             "keys_up": keys_up,
             "values_up": values_up,
@@ -306,8 +321,8 @@ class Packer:
             # own order: groups of 32 of its rows stay groups.
             w_gate, w_up = in_quarters(w_gate, ffn_rows), in_quarters(w_up, ffn_rows)
         return {
-            "w_gate": self.product(w_gate, hidden_rows, ffn_rows),
-            "w_up": self.product(w_up, hidden_rows, ffn_rows),
+            "w_gate": self.product(self.of_hidden(w_gate), hidden_rows, ffn_rows),
+            "w_up": self.product(self.of_hidden(w_up), hidden_rows, ffn_rows),
             "w_down": down,
         }
 
@@ -327,12 +342,17 @@ class Packer:
         """The mixtures of layers."""
         assert self.mixture is not None
         own = {name: array for name, array in layers.items() if name in OF_EXPERTS}
+        coded: set[str] = set()
+        if self.mixture.mx is not None:
+            coded |= {tensor.name for tensor in EXPERTS}
+        if self.mixture.others_mx is not None:
+            coded |= {tensor.name for tensor in SHARED_EXPERT}
         made = []
         for layer in range(len(own["router"])):
-            # Biases are added in float32.
+            # Biases are added in float32, and codes are of the numbers as they were given.
             of_layer = {
                 name: array[layer]
-                if name.endswith("_bias")
+                if name.endswith("_bias") or name in coded
                 else self.converted(array[layer])
                 for name, array in own.items()
             }
@@ -363,6 +383,13 @@ class Packer:
         rows = index[..., None] * unit + np.arange(unit)
         rows = np.where(index[..., None] == PADDING, PADDING, rows)
         return weight.of_rows(rows.reshape(len(index), -1), codes, self.xp)
+
+    def of_hidden(self, weight: Any) -> Any:
+        """A matrix that contracts the residual stream, with rows for all of its tiles."""
+        if isinstance(weight, Columns):
+            # `pack_scaled` fills up what it packs.
+            return weight
+        return with_rows(weight, self.tiling.hidden_padded, self.xp)
 
     def product(self, weight: Any, rows: int, columns: int) -> AnyWeight:
         """A matrix of a layer, packed as its products take it."""

@@ -9,6 +9,7 @@ from emu.annotations import DType
 from emu.numerics import GROUP
 from emu.trainium.datasheets.limits import MX_QUAD
 from kernels.formats.formats import FORMATS, POWER_OF_TWO
+from kernels.trainium.gemm.mx_pack import MxFormats
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.machines.tensor_parallel import PADDING, divide_model
@@ -39,39 +40,55 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
         return precision(jnp.dtype(given).name)
     if given.is_plain:
         return given
-    pair = given.weights.name, given.activations.name
-    microscaled = given.activations.scale == POWER_OF_TWO
-    too_wide = microscaled and given.wide == "float32"
-    if pair not in PREFILLED or too_wide or given.cache.is_coded:
-        plans = ", ".join(f"weights={w},activations={a}" for w, a in PREFILLED)
-        raise ModelError(
-            f"prefill: precision {given.name!r} has no kernels; there are {plans}, with a cache of "
-            "bfloat16 or float16, those without MX of float32 too, and everything in one of these"
-        )
-    if any(form.experts is not None for form in config.forms):
-        raise ModelError(
-            f"prefill: {config.name} has experts, whose products are in one wide dtype only, got "
-            f"precision {given.name!r}; take bfloat16"
-        )
-    if given.experts != given.weights:
+    has_experts = any(form.experts is not None for form in config.forms)
+    if given.experts != given.weights and not has_experts:
         raise ModelError(
             f"prefill: {config.name} has no experts to be held apart from other weights, got "
             f"precision {given.name!r}; leave experts out"
         )
-    if config.latent is not None:
+    pairs = zip((given.weights, given.experts), given.taken, strict=True)
+    carried_out = all(
+        not held.is_coded or (taken and (held.name, taken.name) in PREFILLED)
+        for held, taken in pairs
+    )
+    microscaled = given.activations.scale == POWER_OF_TWO
+    too_wide = microscaled and given.wide == "float32"
+    if not carried_out or too_wide or given.cache.is_coded:
+        plans = ", ".join(f"weights={w},activations={a}" for w, a in PREFILLED)
         raise ModelError(
-            f"prefill: {config.name} attends to latents, whose products are in one wide dtype "
-            f"only, got precision {given.name!r}; take bfloat16"
+            f"prefill: precision {given.name!r} has no kernels; there are {plans}, those in MX of "
+            "experts alone or apart too, with a cache of bfloat16 or float16, those without MX of "
+            "float32 too, and everything in one of these"
         )
     if not microscaled:
+        for told, has in (("experts", has_experts), ("latents", config.latent)):
+            if has:
+                raise ModelError(
+                    f"prefill: {config.name} has {told}, whose products are in MX or in one wide "
+                    f"dtype, got precision {given.name!r}; take mxfp8 or bfloat16"
+                )
         _check_blocks(given, config, cores)
         return given
+    if not given.weights.is_coded:
+        return given
+    shared = {form.experts.shared_width for form in config.forms if form.experts}
+    if cores > 1 and any(width % (cores * GROUP) for width in shared):
+        raise ModelError(
+            f"prefill: precision {given.name!r} on {cores} cores takes shared experts of whole "
+            f"groups of {GROUP} features each, {config.name} has {max(shared)}; take one core, or "
+            "experts alone in codes"
+        )
+    if config.latent is not None and config.latent.rank % MX_QUAD:
+        raise ModelError(
+            f"prefill: precision {given.name!r} takes latents of a multiple of {MX_QUAD} features, "
+            f"{config.name} has {config.latent.rank}; take bfloat16"
+        )
     # Scales are shared by 32 neighbours among the features that `wo` contracts, of one core.
-    apart = cores > 1 and config.head_dim % GROUP
-    if config.head_dim % MX_QUAD or apart:
+    apart = cores > 1 and config.value_dim % GROUP
+    if config.value_dim % MX_QUAD or apart:
         raise ModelError(
             f"prefill: precision {given.name!r} on {cores} cores takes heads of whole groups of "
-            f"{GROUP} features, {config.name} has {config.head_dim}; take one core or bfloat16"
+            f"{GROUP} features, {config.name} has {config.value_dim}; take one core or bfloat16"
         )
     return given
 
@@ -116,4 +133,18 @@ def prefilled_as(plan: Precision, config: ModelConfig, cores: int) -> Precision:
         return precision(plan.wide)
 
 
-__all__ = ["PREFILLED", "of_prefill", "prefilled_as"]
+def mx_of(plan: Precision) -> tuple[MxFormats | None, MxFormats | None]:
+    """What products have their operands in, of `weights` and of `experts`, where these are in MX.
+
+    Args:
+      plan: of a prefill, see `of_prefill`.
+    """
+    pairs = zip((plan.weights, plan.experts), plan.taken, strict=True)
+    mx, of_experts = (
+        MxFormats(held, taken) if taken and taken.scale == POWER_OF_TWO else None
+        for held, taken in pairs
+    )
+    return mx, of_experts
+
+
+__all__ = ["PREFILLED", "mx_of", "of_prefill", "prefilled_as"]

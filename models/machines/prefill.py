@@ -18,10 +18,11 @@ import numpy as np
 from emu import Device, Known, Program, Reading
 from emu.annotations import DType, PyTree
 from emu.trainium.datasheets import TRN3, NeuronCoreSheet
-from kernels.formats.formats import POWER_OF_TWO, of_activations
+from kernels.formats.formats import of_activations
 from kernels.moe.mesh.form import MoeForm
 from kernels.moe.mesh.places import Order
 from kernels.tokens.placement import Placement
+from kernels.trainium.gemm.mx_pack import elements_of
 from kernels.trainium.layer.form import Positions
 from kernels.trainium.layer.ring import (
     layer_ring,
@@ -32,7 +33,7 @@ from models.config import ModelConfig
 from models.family_attention import own_attention
 from models.machines.layer_weights import check_forms, check_layer_weights
 from models.machines.pack import pack_weights, weight_specs
-from models.machines.precisions import of_prefill
+from models.machines.precisions import mx_of, of_prefill
 from models.machines.prefill_experts import (
     Mixtures,
     PrefillExperts,
@@ -175,10 +176,12 @@ class Prefill:
         self.cores = cores
         self.precision = of_prefill(dtype, config, cores)
         self.dtype = jnp.dtype(self.precision.wide)
-        taken = of_activations(self.precision.activations)
-        shared = taken.scale == POWER_OF_TWO
-        together = (taken.block or (1, 1))[0] or 1
-        self.shares = divide_model(config, cores, together)
+        mx, of_experts = mx_of(self.precision)
+        # Neighbours that share a scale stay on one core.
+        given = self.precision.taken.weights
+        taken = None if given is None else of_activations(given)
+        together = 1 if taken is None or taken.block is None else taken.block[0]
+        self.shares = divide_model(config, cores, together or 1)
         tiling_for = functools.partial(
             layer_tiling,
             config,
@@ -186,8 +189,9 @@ class Prefill:
             math.ceil(tokens / chips),
             self.dtype,
             chip=chip,
-            elements=taken.element if shared else None,
-            by_token=taken if taken.is_coded and not shared else None,
+            elements=elements_of(mx),
+            expert_elements=elements_of(of_experts),
+            by_token=taken if mx is None else None,
         )
         pattern = pattern_of(attention, config.num_hidden_layers)
         self.varied = pattern is not None
@@ -215,11 +219,11 @@ class Prefill:
             for of_layer in scores
         )
         real = self.where.positions() < tokens
-        self.experts = experts_of(config, self.tiling, cores, real)
+        self.experts = experts_of(config, self.tiling, cores, real, of_experts, mx)
         mixture = self.experts and self.experts.smallest
         held = self.precision.weights
         self.weights = pack_weights(
-            config, weights, self.tiling, self.shares, mixture, held
+            config, weights, self.tiling, self.shares, mixture, held, self._latent
         )
         self.runs, self.choices = layer_runs(config, self.kinds.tolist())
         self._programs: dict[MoeForm | None, Program] = {}
@@ -280,7 +284,7 @@ class Prefill:
             return None
         # Key tiles are the same for all variants.
         span = self.rings[0].sides.tiling.span
-        return LatentForm.of_layer(self.tiling, span)
+        return LatentForm.of_layer(self.tiling, span, *mx_of(self.precision))
 
     def _given_experts(self, counts: Any = None) -> Mixtures | None:
         if self.experts is None:

@@ -18,6 +18,7 @@ from kernels.moe.mesh.form import MixtureOfExperts, MoeForm
 from kernels.moe.mesh.places import Order, order
 from kernels.moe.mesh.program import same_counts
 from kernels.moe.mesh.work import MoeWork, checked, sized, work
+from kernels.trainium.gemm.mx_pack import MxFormats
 from kernels.trainium.layer.gate import GATES
 from kernels.trainium.layer.tiling import LayerTiling
 from models.config import ModelConfig
@@ -47,6 +48,8 @@ class PrefillExperts:
       cores: of each chip.
       tiles, rows: the slots of a chip, `tiles · rows`.
       dtype: of activations and weights.
+      mx: what experts' products have their operands in, where they are in MX.
+      others_mx: likewise all other products'.
     """
 
     mixture: MixtureOfExperts
@@ -56,6 +59,8 @@ class PrefillExperts:
     tiles: int
     rows: int
     dtype: DType
+    mx: MxFormats | None = None
+    others_mx: MxFormats | None = None
 
     # --- counts ---
 
@@ -168,6 +173,8 @@ class PrefillExperts:
             dtype=self.dtype,
             capacity=capacity,
             padded=self.padded,
+            mx=self.mx,
+            others_mx=self.others_mx,
         )
         # No block of tiles is larger than what there is.
         most = max(form.expert_rows // form.tile_rows, form.tiles)
@@ -187,7 +194,12 @@ class PrefillExperts:
 
 
 def experts_of(
-    config: ModelConfig, tiling: LayerTiling, cores: int, real: np.ndarray
+    config: ModelConfig,
+    tiling: LayerTiling,
+    cores: int,
+    real: np.ndarray,
+    mx: MxFormats | None = None,
+    others_mx: MxFormats | None = None,
 ) -> PrefillExperts | None:
     """A model's mixtures; None where it has none.
 
@@ -196,6 +208,7 @@ def experts_of(
       tiling: of one core.
       cores: of each chip.
       real: bool `[chips, slots]`, which slots hold tokens.
+      mx, others_mx: see `PrefillExperts`.
     """
     having = [form for form in config.forms if form.experts is not None]
     if not having:
@@ -216,7 +229,15 @@ def experts_of(
     )
     tiles = tiling.blocks * tiling.tiles
     return PrefillExperts(
-        mixture, layers, real, cores, tiles, tiling.rows, tiling.dtype
+        mixture,
+        layers,
+        real,
+        cores,
+        tiles,
+        tiling.rows,
+        tiling.dtype,
+        mx,
+        others_mx,
     )
 
 

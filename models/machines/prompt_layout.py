@@ -30,6 +30,7 @@ def layer_tiling(
     chip: NeuronCoreSheet,
     elements: DType | None = None,
     by_token: Format | None = None,
+    expert_elements: DType | None = None,
 ) -> LayerTiling:
     """How one core cuts its share of a layer for the chip's `tokens`."""
     ffn = shares.ffn.shape[1]
@@ -54,7 +55,7 @@ def layer_tiling(
         chunks,
         sbuf_partition_bytes=chip.sbuf_partition_bytes,
         streams=2 if outputs_apart else 1,
-        quantised=elements is not None,
+        quantised=elements is not None or expert_elements is not None,
         by_token=by_token is not None,
     )
     return LayerTiling(
@@ -74,6 +75,7 @@ def layer_tiling(
         norm_widths=norm_widths(config, shares) if wide_norms else None,
         elements=elements,
         by_token=by_token,
+        expert_elements=expert_elements,
     )
 
 

@@ -16,6 +16,8 @@ from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_load, dma_store, hbm, sbuf
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.moe.mesh.form import MoeForm
+from kernels.trainium.gemm.mx_pack import MxFormats, elements_of
+from kernels.trainium.gemm.operands import Weight, fresh, ready
 from kernels.trainium.layer.mlp import UpWeights, gated
 from kernels.trainium.layer.norm import transposed_into
 from kernels.trainium.stages.linear import linear
@@ -30,12 +32,12 @@ class ExpertWeights(NamedTuple):
 
     Attributes:
       up: of both up projections.
-      down: packed `[column blocks, chunks, ffn tile, depth, columns]`.
+      down: packed `[column blocks, chunks, ffn tile, depth, columns]`; or MX.
       down_bias: `[1, hidden padded]`, or None.
     """
 
     up: UpWeights
-    down: Hbm
+    down: Weight
     down_bias: Hbm | None = None
 
 
@@ -85,20 +87,31 @@ def _block(
     """`count` tiles from `first` on, which share each load of the weights."""
     hidden_tiles, size = form.hidden_tiles
     rows = form.tile_rows
-    h = sbuf(size, hidden_tiles, count * rows, dtype=form.dtype)
+    quads = form.mx is not None
+    h = fresh(size, hidden_tiles, count * rows, dtype=form.dtype, quads=quads)
 
     def turned(h: Sbuf, tile: KnownInt) -> Sbuf:
         own = load(first + tile)
         return transposed_into(h, own, tile * rows)
 
     h = loop(turned, h, count)
-    features = gated(h, weights.up, form.mixture.gate, dtype=form.dtype)
-    y = linear(features, weights.down, weights.down_bias, rows=rows, dtype=form.dtype)
+    y = _mlp(h, weights, rows, form, form.mx)
 
     def store(out: Hbm, tile: KnownInt) -> Hbm:
         return _stored(out, first + tile, index(y, tile, 1))
 
     return loop(store, out, count)
+
+
+def _mlp(
+    h: Sbuf, weights: ExpertWeights, rows: int, form: MoeForm, mx: MxFormats | None
+) -> Sbuf:
+    """A gated MLP of a filled `fresh`, `rows` tokens a tile: SBUF `[rows, tiles, padded]`."""
+    dtype, elements = form.dtype, elements_of(mx)
+    gate = form.mixture.gate
+    taken = ready(h, elements)
+    features = gated(taken, weights.up, gate, dtype=dtype, elements=elements)
+    return linear(features, weights.down, weights.down_bias, rows=rows, dtype=dtype)
 
 
 def _stored(out: Hbm, place: KnownInt, y: Sbuf) -> Hbm:
@@ -123,7 +136,8 @@ def shared(h: Hbm, weights: ExpertWeights, form: MoeForm) -> Hbm:
     count, size = form.hidden_tiles
 
     def block(out: Hbm, number: KnownInt) -> Hbm:
-        turned = sbuf(size, count, at_once * form.rows, dtype=form.dtype)
+        tokens, quads = at_once * form.rows, form.others_mx is not None
+        turned = fresh(size, count, tokens, dtype=form.dtype, quads=quads)
 
         def load(turned: Sbuf, tile: KnownInt) -> Sbuf:
             own = sbuf(form.rows, form.hidden_padded, dtype=form.dtype, buffers=2)
@@ -131,10 +145,7 @@ def shared(h: Hbm, weights: ExpertWeights, form: MoeForm) -> Hbm:
             return transposed_into(turned, own, tile * form.rows)
 
         turned = loop(load, turned, at_once)
-        features = gated(turned, weights.up, form.mixture.gate, dtype=form.dtype)
-        y = linear(
-            features, weights.down, weights.down_bias, rows=form.rows, dtype=form.dtype
-        )
+        y = _mlp(turned, weights, form.rows, form, form.others_mx)
 
         def store(out: Hbm, tile: KnownInt) -> Hbm:
             return _stored(out, number * at_once + tile, index(y, tile, 1))

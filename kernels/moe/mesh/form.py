@@ -18,16 +18,18 @@ import math
 
 import jax.numpy as jnp
 
+from emu import numerics
 from emu.annotations import DType
 from kernels.moe.routing import Routing
 from kernels.refusal import refuse
+from kernels.trainium.gemm.mx_pack import MxFormats
+from kernels.trainium.gemm.operands import hidden_cut, quarters
 from kernels.trainium.layer.gate import Gate
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
     PARTITIONS,
     bank_columns,
     split,
-    split_for,
 )
 
 BEST = 8  # numbers that `nc_max8` finds at once
@@ -87,6 +89,9 @@ class MoeForm:
       capacity: rows that an expert takes of each chip at most, in order of tokens; others are
         dropped. None: all.
       padded: whether some rows are no tokens, see `places.Order`.
+      mx: what experts' products have their operands in, where they are in MX. The router is never:
+        it takes a hundredth of an expert's work, and what it rounds off decides who is chosen.
+      others_mx: likewise all other products of the layer, the shared MLP's among them.
     """
 
     mixture: MixtureOfExperts
@@ -101,6 +106,8 @@ class MoeForm:
     tiles_at_once: int = 4
     capacity: int | None = None
     padded: bool = False
+    mx: MxFormats | None = None
+    others_mx: MxFormats | None = None
 
     def __post_init__(self) -> None:
         number = self.routing.experts
@@ -114,6 +121,19 @@ class MoeForm:
             refuse(
                 f"{self.tiles_at_once} tiles of {self.tile_rows} rows at once: must be 1 to "
                 f"{BANK_COLUMNS} rows, the columns of a PSUM bank"
+            )
+        # A stationary operand of MX has an even number of columns.
+        shared_mx = self.others_mx is not None and self.mixture.shared
+        for name, size, is_mx in (
+            ("tile_rows", self.tile_rows, self.mx is not None),
+            ("rows", self.rows, shared_mx),
+        ):
+            if is_mx and size % 2:
+                refuse(f"{name} is {size}, must be even where products are in MX")
+        if shared_mx and self.cores > 1 and self.shared % numerics.GROUP:
+            refuse(
+                f"{self.mixture.shared} features of a shared expert in MX over {self.cores} cores: "
+                f"each must have whole groups of {numerics.GROUP}, which share a scale"
             )
 
     # --- who has which expert ---
@@ -167,7 +187,8 @@ class MoeForm:
     def hidden_tiles(self) -> tuple[int, int]:
         """Contraction tiles of the hidden dimension, `(count, rows)`."""
         # Each core sums up equally many features.
-        return split_for(self.cores, self.mixture.hidden, PARTITIONS)
+        quads = self.mx is not None or self.others_mx is not None
+        return hidden_cut(self.mixture.hidden, self.cores, quads=quads)
 
     @property
     def hidden_padded(self) -> int:
@@ -195,12 +216,12 @@ class MoeForm:
     @property
     def ffn_tiles(self) -> tuple[int, int]:
         """Tiles of an expert's features, `(count, rows)`."""
-        return split(self.mixture.ffn, PARTITIONS)
+        return _tiles_of(self.mixture.ffn, self.mx)
 
     @property
     def shared_tiles(self) -> tuple[int, int]:
         """Tiles of a core's part of the shared MLP's features, `(count, rows)`."""
-        return split(self.shared, PARTITIONS)
+        return _tiles_of(self.shared, self.others_mx)
 
     @property
     def shared(self) -> int:
@@ -222,6 +243,11 @@ class MoeForm:
     def arithmetic(self) -> DType:
         """Of ones and zeros that are counted by matmuls: exact in 16 bits."""
         return jnp.bfloat16 if jnp.dtype(self.dtype).itemsize == 2 else jnp.float32
+
+
+def _tiles_of(features: int, mx: MxFormats | None) -> tuple[int, int]:
+    """Of features that a product contracts."""
+    return split(features, PARTITIONS) if mx is None else quarters(features)
 
 
 __all__ = ["BEST", "MixtureOfExperts", "MoeForm"]

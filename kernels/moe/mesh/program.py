@@ -21,6 +21,7 @@ from kernels.moe.mesh.router import RouterWeights
 from kernels.moe.mesh.weights import PlainMoe, packed
 from kernels.moe.mesh.work import MoeWork, checked, sized, work
 from kernels.refusal import refuse
+from kernels.trainium.gemm.mx_pack import MxFormats
 from kernels.trainium.tiles import PARTITIONS, split
 
 CHIP, CORE = "chip", "core"  # mesh axes
@@ -49,7 +50,7 @@ class MoeMesh:
       dtype: of tokens and weights.
       capacity: rows that an expert takes of each chip at most; None: all.
       real: bool `[chips, tokens]`, which are tokens and not padding; None: all.
-      tile_rows, tiles_at_once: see `MoeForm`.
+      tile_rows, tiles_at_once, mx, others_mx: see `MoeForm`.
     """
 
     mixture: MixtureOfExperts
@@ -61,6 +62,8 @@ class MoeMesh:
     real: np.ndarray | None = None
     tile_rows: int = PARTITIONS
     tiles_at_once: int = 4
+    mx: MxFormats | None = None
+    others_mx: MxFormats | None = None
 
     def __post_init__(self) -> None:
         tiles, rows = self._tiles
@@ -145,6 +148,8 @@ class MoeMesh:
             padded=self.real is not None,
             tile_rows=self.tile_rows,
             tiles_at_once=self.tiles_at_once,
+            mx=self.mx,
+            others_mx=self.others_mx,
         )
 
     @property

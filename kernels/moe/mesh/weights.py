@@ -13,8 +13,9 @@ from kernels.moe.mesh.expert import ExpertWeights
 from kernels.moe.mesh.form import MoeForm
 from kernels.moe.mesh.mixture import MoeWeights
 from kernels.moe.mesh.router import RouterWeights
+from kernels.trainium.gemm.mx_pack import MxFormats, in_quarters, pack_mx
 from kernels.trainium.layer.mlp import UpWeights
-from kernels.trainium.tiles import Array, pack
+from kernels.trainium.tiles import Array, pack, with_rows
 
 # Of which dimensions are mesh axes, for `Program`: the router is whole on every core.
 SPECS: Any = MoeWeights(
@@ -106,10 +107,10 @@ def packed(plain: PlainMoe, form: MoeForm, xp: ModuleType = np) -> MoeWeights:
     dealt = _dealt(plain.experts, form, xp)
     shared = None
     if plain.shared is not None:
-        shared = _mlp(_cut(plain.shared, form, xp), form, form.shared_tiles[1], xp)
-    return MoeWeights(
-        _router(plain, form, xp), _mlp(dealt, form, form.ffn_tiles[1], xp), shared
-    )
+        own, size = _cut(plain.shared, form, xp), form.shared_tiles[1]
+        shared = _mlp(own, form, size, form.others_mx, xp)
+    experts = _mlp(dealt, form, form.ffn_tiles[1], form.mx, xp)
+    return MoeWeights(_router(plain, form, xp), experts, shared)
 
 
 def abstract(form: MoeForm) -> MoeWeights:
@@ -181,25 +182,35 @@ def _cut(mlp: PlainMlp, form: MoeForm, xp: ModuleType) -> PlainMlp:
     return PlainMlp(columns(mlp.gate), columns(mlp.up), down)
 
 
-def _mlp(mlp: PlainMlp, form: MoeForm, size: int, xp: ModuleType) -> ExpertWeights:
+def _mlp(
+    mlp: PlainMlp, form: MoeForm, size: int, mx: MxFormats | None, xp: ModuleType
+) -> ExpertWeights:
     """Packed: `size` features a tile."""
     _, hidden = form.hidden_tiles
+
+    def ordered(columns: Array) -> Any:
+        """Features in the order in which products are to give them."""
+        return columns if mx is None else in_quarters(columns, size)
+
+    def from_hidden(matrix: Array) -> Any:
+        return tiled(ordered(with_rows(matrix, form.hidden_padded, xp)), hidden, size)
 
     def column(bias: Array | None) -> Any:
         if bias is None:
             return None
-        *lead, ffn = bias.shape
-        tiles = -(-ffn // size)
-        wide = bias.astype(np.float32)
-        padded = xp.pad(wide, [(0, 0)] * len(lead) + [(0, tiles * size - ffn)])
-        return padded.reshape(*lead, tiles, size, 1)
+        wide = ordered(bias.astype(np.float32))
+        *lead, ffn = wide.shape
+        padded = xp.pad(wide, [(0, 0)] * len(lead) + [(0, -ffn % size)])
+        return padded.reshape(*lead, -1, size, 1)
 
     def tiled(matrix: Array, rows: int, columns: int) -> Any:
-        return pack(matrix, rows, columns, xp)
+        if mx is None:
+            return pack(matrix, rows, columns, xp)
+        return pack_mx(matrix, mx.weights, rows, columns)
 
     up = UpWeights(
-        tiled(mlp.gate, hidden, size),
-        tiled(mlp.up, hidden, size),
+        from_hidden(mlp.gate),
+        from_hidden(mlp.up),
         column(mlp.gate_bias),
         column(mlp.up_bias),
     )

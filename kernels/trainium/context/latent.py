@@ -11,19 +11,44 @@ chip, each of which expands latents for its own heads.
 """
 
 from types import ModuleType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
+from jax import lax
 
 from emu.annotations import DType, KnownInt
 from emu.tracing.loop import loop
+from emu.trainium.datasheets.limits import MX_QUAD
 from emu.trainium.datasheets.sheet import LOAD_QUEUES
-from emu.trainium.engines.memory import dma_load_tiles, dma_store, hbm, psum, sbuf
-from emu.trainium.isa import nc_matmul, tensor_copy
+from emu.trainium.engines.memory import (
+    dma_load,
+    dma_load_tiles,
+    dma_store,
+    hbm,
+    psum,
+    sbuf,
+)
+from emu.trainium.isa import memset, tensor_copy
 from emu.trainium.spaces import Hbm, Psum, Sbuf
+from kernels.refusal import refuse
 from kernels.trainium.context.operands import Block
 from kernels.trainium.context.sizes import ContextTiling
 from kernels.trainium.context.state import STORES
+from kernels.trainium.gemm.mx_blocks import Quantised
+from kernels.trainium.gemm.mx_pack import MxFormats, pack_mx
+from kernels.trainium.gemm.operands import (
+    Operand,
+    Weight,
+    load_chunk,
+    multiply,
+    quarters,
+    ready,
+    side_by_side,
+    tile_count,
+    token_count,
+    tokens_of,
+)
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
     PARTITIONS,
@@ -52,30 +77,49 @@ def heads_at_once(heads: int, value_dim: int) -> int:
     return largest_divisor(heads, most)
 
 
-def expansion_weights(weights: Array, together: int, xp: ModuleType = jnp) -> Array:
+def expansion_weights(
+    weights: Array,
+    together: int,
+    xp: ModuleType = jnp,
+    mx: MxFormats | None = None,
+) -> Any:
     """One of both weights of `expand`, as it takes them.
 
     Args:
       weights: `[*lead, rank, heads, features]`, of keys or of values.
       together: G, see `heads_at_once`.
       xp: numpy, or jax.numpy.
+      mx: what products have their operands in, where they are in MX.
 
     Returns:
-      `[*lead, heads / G, L, r, G · features]`.
+      `[*lead, heads / G, L, r, G · features]`; or MX, `[*lead, heads / G, p, tiles, G · features,
+      4]` with scales.
     """
     *lead, rank, heads, features = weights.shape
     # Heads of a group are neighbours, so their columns stand side by side after this reshape alone.
     groups = heads // together, together * features
-    by_part = weights.reshape(*lead, *split(rank, PARTITIONS), *groups)
     group, first_part = -2, len(lead)
-    return xp.moveaxis(by_part, group, first_part)
+    if mx is None:
+        by_part = weights.reshape(*lead, *split(rank, PARTITIONS), *groups)
+        return xp.moveaxis(by_part, group, first_part)
+    by_group = xp.moveaxis(weights.reshape(*lead, rank, *groups), group, first_part)
+    _, size = quarters(rank)
+    packed = pack_mx(by_group, mx.weights, size, together * features)
+    block, chunk = first_part + 1, first_part + 2
+    if packed.elements.shape[chunk] > 1:
+        refuse(
+            f"a latent of {rank} features in MX takes several loads of {together * features} "
+            "columns, must take one"
+        )
+    return Quantised(*(leaf.squeeze((block, chunk)) for leaf in packed))
 
 
 def expand(
     block: tuple[Hbm, Hbm],
     tiling: ContextTiling,
     *,
-    weights: tuple[Hbm, Hbm],
+    weights: tuple[Weight, Weight],
+    elements: DType | None = None,
 ) -> Block:
     """Keys and values of every head of a rank from the latents of a source.
 
@@ -87,7 +131,8 @@ def expand(
       block: HBM latents `[key tiles, B, L, r, columns]` and rotary keys `[pieces, B, rope, keys]`.
       tiling: sizes; the first part of a query is its `nope` features, the second its rotary ones.
       weights: HBM, for keys `[W / G, L, r, G · nope]`, for values `[W / G, L, r, G · value_dim]`;
-        heads behind the first W have them again, in turn.
+        heads behind the first W have them again, in turn. Or MX, see `expansion_weights`.
+      elements: dtype of MX elements that latents are quantised to; None: they are not.
 
     Returns:
       HBM keys by part, `[pieces, heads, nope, keys]` and the rotary ones, and values `[pieces,
@@ -120,31 +165,37 @@ def expand(
         dtype=tiling.dtype,
     )
     all_key_weights, all_value_weights = weights
-    first_queue, second_queue = LOAD_QUEUES
+    first_queue, _ = LOAD_QUEUES
 
     def expand_group(expanded: Expanded, group: KnownInt) -> Expanded:
         # Groups of the first sequence come first; all sequences have the same weights.
         sequence, of_weights = jnp.int32(0), group
         if batch > 1:
             sequence, _ = divide(group, all_groups // batch)
-        if len(all_key_weights) < all_groups:
-            _, of_weights = divide(group, len(all_key_weights))
-        own_key_weights = index(all_key_weights, of_weights)
-        key_weights = load_parts(own_key_weights, first_queue, tiling)
-        own_value_weights = index(all_value_weights, of_weights)
-        value_weights = load_parts(own_value_weights, second_queue, tiling)
+        groups_of_weights = len(jax.tree.leaves(all_key_weights)[0])
+        if groups_of_weights < all_groups:
+            _, of_weights = divide(group, groups_of_weights)
+
+        def loaded(weight: Weight, number: int) -> Operand:
+            own = jax.tree.map(lambda leaf: index(leaf, of_weights), weight)
+            if isinstance(own, Quantised):
+                return load_chunk(own, number, tiling.buffers)
+            return load_parts(own, LOAD_QUEUES[number], tiling)
+
+        key_weights = loaded(all_key_weights, 0)
+        value_weights = loaded(all_value_weights, 1)
 
         def expand_tile(expanded: Expanded, key_tile: KnownInt) -> Expanded:
             k, v = expanded
             # Again for each group of heads, because the weights of all need not fit SBUF.
             source = index(index(latent, key_tile), sequence)
-            latents = load_parts(source, first_queue, tiling)
+            latents = _latents_of(source, first_queue, elements, tiling)
             # However many heads and pieces there are, their products take turns in four banks.
-            key_banks = banks_of(nope, latents.shape[-1], together)
+            key_banks = banks_of(nope, token_count(latents), together)
             value_banks = banks_of(tiling.keys, group_values, tiling.span)
             for head in range(together):
                 first_feature = head * nope
-                head_weights = part(key_weights, first_feature, nope, 2)
+                head_weights = tokens_of(key_weights, first_feature, nope)
                 # The stationary operand's columns come out on partitions: features for keys, and
                 # below keys for values, as attention contracts each. So neither is transposed.
                 keys = product(head_weights, latents, key_banks, tiling)
@@ -156,7 +207,7 @@ def expand(
                     target = place * tiling.heads + group * together + head
                     k = dma_store.at[target](k, own, queue=STORES[piece % 2])
             for piece in range(tiling.span):
-                own = _piece(latents, piece, tiling, axis=2)
+                own = tokens_of(latents, piece * tiling.keys, tiling.keys)
                 values = product(own, value_weights, value_banks, tiling)
                 place = key_tile * tiling.span + piece
                 target = place * all_groups + group
@@ -184,14 +235,34 @@ def load_parts(x: Hbm, queue: str, tiling: ContextTiling) -> Sbuf:
     return dma_load_tiles(tile, x, queue=queue)
 
 
-def _piece(
-    x: Sbuf,
-    place: int,
-    tiling: ContextTiling,
-    axis: int = 1,
-) -> Sbuf:
+def _latents_of(
+    source: Hbm, queue: str, elements: DType | None, tiling: ContextTiling
+) -> Operand:
+    """Latents `[L, r, columns]` of a key tile, as a product takes them."""
+    if elements is None:
+        return load_parts(source, queue, tiling)
+    parts, features, columns = source.shape
+    rank = parts * features
+    count, size = quarters(rank)
+    tiles, width = count // MX_QUAD, size * MX_QUAD
+    rows = source.reshape(rank, columns)
+    # A DMA puts four rows of HBM, one behind the other, on a partition.
+    apart = sbuf(size, tiles, MX_QUAD, columns, dtype=source.dtype)
+    if rank < tiles * width:
+        # What is no feature is multiplied by weights of 0, and NaN times 0 would be NaN.
+        apart = memset(apart, value=0.0)
+    for tile in range(tiles):
+        first = tile * width
+        last = min(first + width, rank)
+        own = lax.slice_in_dim(rows, first, last)
+        own = own.reshape(-1, MX_QUAD, columns)
+        apart = dma_load.at[: len(own), tile](apart, own, queue=queue)
+    return ready(side_by_side(apart), elements)
+
+
+def _piece(x: Sbuf, place: int, tiling: ContextTiling) -> Sbuf:
     first_key = place * tiling.keys
-    return part(x, first_key, tiling.keys, axis)
+    return part(x, first_key, tiling.keys, 1)
 
 
 def banks_of(
@@ -204,20 +275,21 @@ def banks_of(
     return [psum(rows, columns, dtype=dtype, buffers=buffers) for _ in range(tiles)]
 
 
-def product(left: Sbuf, right: Sbuf, banks: list[Psum], tiling: ContextTiling) -> Sbuf:
+def product(
+    left: Operand, right: Operand, banks: list[Psum], tiling: ContextTiling
+) -> Sbuf:
     """`leftᵀ right` over both leading dimensions: SBUF `[r, L, m]` and `[r, L, n]` to `[m, n]`.
 
     It is summed in the first of `banks`, which then goes to the end of the line.
     """
-    _, parts, rows = left.shape
-    _, _, columns = right.shape
+    rows, columns = token_count(left), token_count(right)
     bank = banks.pop(0)
-    for place in range(parts):
+    for place in range(tile_count(left)):
         # A latent of 512 features is four parts of 128, summed in the bank.
         accumulate = jnp.int32(place > 0)
-        stationary = left[:, place]
-        moving = right[:, place]
-        bank = nc_matmul(bank, stationary, moving, accumulate)
+        stationary = jax.tree.map(lambda leaf: leaf[:, place], left)
+        moving = jax.tree.map(lambda leaf: leaf[:, place], right)
+        bank = multiply(bank, stationary, moving, accumulate)
     banks.append(bank)
     tile = sbuf(rows, columns, dtype=tiling.dtype, buffers=tiling.buffers)
     return tensor_copy(tile, bank)

@@ -4,8 +4,9 @@ import dataclasses
 import functools
 
 import jax
+import jax.numpy as jnp
 
-from emu.annotations import PyTree
+from emu.annotations import DType, PyTree
 from emu.trainium.spaces import Hbm
 from kernels.refusal import refuse
 from kernels.trainium.context import layout
@@ -20,6 +21,7 @@ from kernels.trainium.context.latent_program import (
     sharing_heads,
 )
 from kernels.trainium.context.projections import Projections
+from kernels.trainium.gemm.mx_pack import MxFormats, elements_of
 from kernels.trainium.tiles import PARTITIONS, split
 
 
@@ -31,9 +33,12 @@ class LatentAttention(LatentProgram):
       attention: the mask, the mesh and the sizes of expanded attention: as many KV heads as query
         heads; a key's `parts` are its features without and with rotary position.
       latent: features of a token's latent; a multiple of as few parts of at most 128 as it takes.
+      mx: what the products that make keys and values of latents have their operands in, where they
+        are in MX; scores and weights are of plain floats all the same.
     """
 
     latent: int
+    mx: MxFormats | None = None
 
     def __post_init__(self) -> None:
         a = self.attention
@@ -63,7 +68,15 @@ class LatentAttention(LatentProgram):
         return split(self.latent, PARTITIONS)
 
     def projections(self, weights: tuple[Hbm, Hbm]) -> Projections:
-        return Projections(block=functools.partial(expand, weights=weights))
+        elements = elements_of(self.mx)
+        return Projections(
+            block=functools.partial(expand, weights=weights, elements=elements)
+        )
+
+    @property
+    def _weight_dtype(self) -> DType:
+        # Codes are of the numbers as they were given.
+        return super()._weight_dtype if self.mx is None else jnp.dtype(jnp.float32)
 
     def _block(
         self, latents: jax.Array, rotary: jax.Array
@@ -87,8 +100,8 @@ class LatentAttention(LatentProgram):
         heads = sharing_heads(self.attention)
         together = heads_at_once(heads, self.features.value_dim)
         return (
-            expansion_weights(of_keys, together),
-            expansion_weights(of_values, together),
+            expansion_weights(of_keys, together, mx=self.mx),
+            expansion_weights(of_values, together, mx=self.mx),
         )
 
 

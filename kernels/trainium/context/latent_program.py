@@ -25,7 +25,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from emu import Device, Program, Reading, Sheet, numerics
-from emu.annotations import PyTree
+from emu.annotations import DType, PyTree
 from emu.trainium.spaces import Hbm
 from kernels.refusal import refuse
 from kernels.trainium.context import checks, layout
@@ -170,8 +170,15 @@ class LatentProgram(abc.ABC):
             if name in ("latent", "rotary") and x.ndim == 2 and shape[1] == 1:
                 wanted = shape[0], shape[2]
             checks.operand(name, x, wanted)
-            cast.append(numerics.cast(x.reshape(shape), self.attention.element))
+            is_weight = name in ("w_k", "w_v")
+            dtype = self._weight_dtype if is_weight else self.attention.element
+            cast.append(numerics.cast(x.reshape(shape), dtype))
         return *self._laid_out(*cast), *self.attention.known()
+
+    @property
+    def _weight_dtype(self) -> DType:
+        """In which weights are laid out."""
+        return self.attention.element
 
     @property
     def _shapes(self) -> dict[str, tuple[int, ...]]:

@@ -1,5 +1,6 @@
 """Weights coded in MX and laid out so that each load is one contiguous read."""
 
+import dataclasses
 import functools
 import math
 
@@ -8,11 +9,35 @@ import jax.numpy as jnp
 from numpy.typing import ArrayLike
 
 from emu import numerics
+from emu.annotations import DType
 from emu.trainium.datasheets.limits import MX_PARTITIONS, MX_QUAD
 from kernels.formats.coding import coded
 from kernels.formats.formats import POWER_OF_TWO, Format
 from kernels.trainium.gemm.mx_blocks import Quantised
 from kernels.trainium.tiles import CHUNK_BYTES, largest_divisor
+
+
+@dataclasses.dataclass(frozen=True)
+class MxFormats:
+    """What a product in MX has its operands in.
+
+    Attributes:
+      weights: as they are packed.
+      activations: as they are quantised on the way in.
+    """
+
+    weights: Format
+    activations: Format
+
+    @property
+    def elements(self) -> DType:
+        """Of activations."""
+        return jnp.dtype(self.activations.element)
+
+
+def elements_of(mx: MxFormats | None) -> DType | None:
+    """Of a product's activations; None where it has them as they are."""
+    return None if mx is None else mx.elements
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
@@ -77,4 +102,4 @@ def in_quarters(weight: ArrayLike, size: int) -> jax.Array:
     return jnp.swapaxes(apart, -1, -2).reshape(padded.shape)
 
 
-__all__ = ["in_quarters", "pack_mx"]
+__all__ = ["MxFormats", "elements_of", "in_quarters", "pack_mx"]

@@ -41,6 +41,7 @@ from emu.trainium.isa import (
     nc_matmul_double_row,
     nc_matmul_mx,
     quantize_mx,
+    tensor_copy,
 )
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.refusal import refuse
@@ -51,6 +52,7 @@ from kernels.trainium.tiles import (
     index,
     part,
     split,
+    split_for,
 )
 
 ROWS_AT_ONCE = 2  # of a partition that enter the Tensor Engine as a double row
@@ -107,6 +109,19 @@ def quarters(features: int) -> tuple[int, int]:
     return tiles * MX_QUAD, math.ceil(each / (MX_QUAD * MX_ROWS)) * MX_ROWS
 
 
+def hidden_cut(features: int, parts: int, *, quads: bool) -> tuple[int, int]:
+    """Tiles of a layer's hidden dimension, `(count, rows)`, the same for all of its products.
+
+    Args:
+      features: of the residual stream.
+      parts: of equally many features that it is summed up in, as by the cores of a chip.
+      quads: whether any product of the layer is in MX; such ones take four of these tiles for one,
+        and no other product minds the padding. 2,880 features are then 24 tiles of 128 (3,072),
+        else for 8 parts 24 of 120 (2,880).
+    """
+    return quarters(features) if quads else split_for(parts, features, PARTITIONS)
+
+
 def fresh(size: int, count: int, tokens: int, *, dtype: DType, quads: bool) -> Sbuf:
     """A tile for activations with features on partitions, which `put` fills.
 
@@ -143,6 +158,23 @@ def axes_of_tiles(out: Sbuf) -> int | tuple[int, int]:
 def has_quads(x: Sbuf) -> bool:
     """Whether activations stand four features to a partition."""
     return x.ndim == 4
+
+
+def side_by_side(apart: Sbuf) -> Sbuf:
+    """A filled `fresh` with quads, of features whose four places stand apart.
+
+    A DMA moves runs of tokens, and a quad has its four features side by side. By the Scalar Engine,
+    as the Vector Engine adds what the products before give.
+
+    Args:
+      apart: SBUF `[size, tiles, 4, tokens]`, as a DMA brings rows of HBM, four to a partition.
+    """
+    size, tiles, quad, tokens = apart.shape
+    out = fresh(size, tiles * quad, tokens, dtype=apart.dtype, quads=True)
+    for quarter in range(quad):
+        own = index(apart, quarter, 2)
+        out = tensor_copy.at[..., quarter](out, own, engine="scalar")
+    return out
 
 
 def ready(x: Sbuf, elements: DType) -> Operand:
@@ -263,12 +295,14 @@ __all__ = [
     "double_row_tiles",
     "fresh",
     "has_quads",
+    "hidden_cut",
     "in_double_rows",
     "load_chunk",
     "multiply",
     "place",
     "quarters",
     "ready",
+    "side_by_side",
     "sizes",
     "tile_count",
     "tile_of",

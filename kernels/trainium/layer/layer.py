@@ -24,10 +24,10 @@ from emu.trainium.engines.memory import (
     hbm,
     sbuf,
 )
-from emu.trainium.isa import memset, tensor_copy, tensor_tensor
+from emu.trainium.isa import memset, tensor_tensor
 from emu.trainium.links.collectives import all_reduce
 from emu.trainium.spaces import Hbm, Sbuf
-from kernels.trainium.gemm.operands import fresh, ready
+from kernels.trainium.gemm.operands import ready, side_by_side
 from kernels.trainium.gemm.scaled import (
     AnyOperand,
     AnyWeight,
@@ -426,8 +426,8 @@ def attended_quads(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
     count, size = tiling.attended_tiles
     width = size * MX_QUAD
     # Whole heads, or as much of one as is in one tile: with tiles of 384 features, 128 of 256.
-    piece = math.gcd(tiling.head_dim, width)
-    partitions, pieces = piece // MX_QUAD, tiling.head_dim // piece
+    piece = math.gcd(tiling.value_dim, width)
+    partitions, pieces = piece // MX_QUAD, tiling.value_dim // piece
     _, second_queue = LOAD_QUEUES
 
     def load(out: Sbuf, place: KnownInt) -> Sbuf:
@@ -444,17 +444,11 @@ def attended_quads(attended: Hbm, block: KnownInt, tiling: LayerTiling) -> Sbuf:
 
     tiles, tokens = count // MX_QUAD, tiling.block_tokens
     apart = sbuf(size, tiles, MX_QUAD, tokens, dtype=tiling.dtype)
-    if tiling.heads * tiling.head_dim < tiles * width:
+    if tiling.heads * tiling.value_dim < tiles * width:
         # What no head fills is multiplied by weights of 0, and NaN times 0 would be NaN.
         apart = memset(apart, value=0.0)
     apart = loop(load, apart, tiling.heads * pieces * tiling.tiles)
-    out = fresh(size, count, tokens, dtype=tiling.dtype, quads=True)
-    # A DMA moves runs of tokens, and a quad has its four features side by side. By the Scalar
-    # Engine, as the Vector Engine adds what the products before give.
-    for quarter in range(MX_QUAD):
-        own = index(apart, quarter, 2)
-        out = tensor_copy.at[..., quarter](out, own, engine="scalar")
-    return out
+    return side_by_side(apart)
 
 
 __all__ = ["after_attention", "after_shared_attention", "attention_half", "layer"]

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from emu.annotations import KnownInt
+from emu.annotations import DType, KnownInt
 from emu.trainium.spaces import Hbm
 from kernels.masks.by_head import Masks, masks_of
 from kernels.masks.catalogue import causal, full
@@ -147,6 +147,8 @@ class LayerRing:
       ring: where they run.
       scores: what is done to scores.
       transposed: whether attention's output has features on partitions.
+      elements: dtype of the MX elements that latents are quantised to where keys and values are
+        made of them; None: they are not.
     """
 
     sides: Sides
@@ -154,6 +156,7 @@ class LayerRing:
     ring: Ring
     scores: LayerScores
     transposed: bool = True
+    elements: DType | None = None
 
     @property
     def where(self) -> Placement:
@@ -192,7 +195,7 @@ class LayerRing:
         def attend(q: Queries, k: Hbm, v: Hbm, weights: LayerWeights) -> Hbm:
             of_scores = patterns, scoring, first_head, finishing
             if isinstance(q, tuple):
-                block, projections = _latents(k, v, weights, sizes)
+                block, projections = _latents(k, v, weights, self.elements)
                 operands = RankOperands(q, block, *of_scores, projections=projections)
             else:
                 block = _parts(k, sizes), v
@@ -289,7 +292,7 @@ def _parts(x: Hbm, sizes: ContextTiling) -> tuple[Hbm, ...]:
 
 
 def _latents(
-    rotary: Hbm, latents: Hbm, weights: LayerWeights, sizes: ContextTiling
+    rotary: Hbm, latents: Hbm, weights: LayerWeights, elements: DType | None
 ) -> tuple[tuple[Hbm, Hbm], Projections]:
     """What travels of tokens with latents, and what makes keys and values of it.
 
@@ -297,11 +300,12 @@ def _latents(
       rotary: turned keys of all heads, `[token tiles, 1, turned, rows]`.
       latents: `[key tiles, 1, parts, features of a part, columns]`.
       weights: `keys_up` and `values_up`.
-      sizes: of attention.
+      elements: see `LayerRing`.
     """
     assert "keys_up" in weights and "values_up" in weights
     up = weights["keys_up"], weights["values_up"]
-    return (latents, rotary), Projections(block=functools.partial(expand, weights=up))
+    made = functools.partial(expand, weights=up, elements=elements)
+    return (latents, rotary), Projections(block=made)
 
 
 def attention_tiling(
@@ -363,7 +367,8 @@ def layer_ring(
     # without work on all chips: the last one attends to every other's keys.
     hops = ring_hops(scores.masks, sides)
     ring = Ring(axis, (axis,), hops=len(hops), roots=hops.roots)
-    return LayerRing(sides, hops, ring, scores, tiling.by_token is None)
+    by_features = tiling.by_token is None
+    return LayerRing(sides, hops, ring, scores, by_features, tiling.elements)
 
 
 __all__ = [

@@ -8,7 +8,12 @@ import jax.numpy as jnp
 from emu.annotations import DType
 from kernels.formats.formats import Format
 from kernels.latent_heads import LatentHeads
-from kernels.trainium.gemm.operands import double_row_blocks, double_row_tiles, quarters
+from kernels.trainium.gemm.operands import (
+    double_row_blocks,
+    double_row_tiles,
+    hidden_cut,
+    quarters,
+)
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
     BANKS,
@@ -17,7 +22,6 @@ from kernels.trainium.tiles import (
     bank_columns,
     largest_divisor,
     split,
-    split_for,
 )
 
 # Token tiles that share one load of a weight tile; two sets of their sums fill 8 banks.
@@ -57,6 +61,7 @@ class LayerTiling:
         activations, and weights, as they are. Tiles of features are then quarters of an MX tile.
       by_token: the format, of 8-bit floats with a scale for each token, in which products have
         activations; None: they have not. Tiles of features then come in twos, as double rows.
+      expert_elements: likewise of the products of experts that a router chooses.
     """
 
     hidden: int
@@ -75,15 +80,16 @@ class LayerTiling:
     norm_widths: tuple[int, int] | None = None
     elements: DType | None = None
     by_token: Format | None = None
+    expert_elements: DType | None = None
 
     @property
     def hidden_tiles(self) -> tuple[int, int]:
         """Contraction tiles of the hidden dimension, `(count, rows)`."""
-        if self.elements is not None:
-            return quarters(self.hidden)
         if self.by_token is not None:
             return _double_rows(self.hidden, self.by_token)
-        return split_for(self.hidden_parts, self.hidden, PARTITIONS)
+        each = self.elements, self.expert_elements
+        quads = any(elements is not None for elements in each)
+        return hidden_cut(self.hidden, self.hidden_parts, quads=quads)
 
     @property
     def ffn_tiles(self) -> tuple[int, int]:
@@ -119,7 +125,7 @@ class LayerTiling:
         In codes they are of all heads together.
         """
         if self.elements is not None:
-            return quarters(self.heads * self.head_dim)
+            return quarters(self.heads * self.value_dim)
         if self.by_token is not None:
             return _double_rows(self.heads * self.head_dim, self.by_token)
         parts, size = self.value_tiles

@@ -49,12 +49,12 @@ class LayerWeights(TypedDict):
     wide_q_norm: NotRequired[Hbm]
     wide_k_norm: NotRequired[Hbm]
     wqkv: AnyWeight
-    latents_down: NotRequired[Hbm]
+    latents_down: NotRequired[Weight]
     query_norm: NotRequired[Hbm]
-    queries_up: NotRequired[Hbm]
+    queries_up: NotRequired[Weight]
     latent_norm: NotRequired[Hbm]
-    keys_up: NotRequired[Hbm]
-    values_up: NotRequired[Hbm]
+    keys_up: NotRequired[Weight]
+    values_up: NotRequired[Weight]
     bqkv: NotRequired[Hbm]
     wo: AnyWeight
     bo: NotRequired[Hbm]

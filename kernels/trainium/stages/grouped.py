@@ -10,6 +10,7 @@ from emu.annotations import KnownInt
 from emu.trainium.engines.memory import dma_load, dma_store, sbuf
 from emu.trainium.isa import tensor_copy
 from emu.trainium.spaces import Hbm, Sbuf
+from kernels.trainium.gemm.operands import Weight
 from kernels.trainium.layer.norm import head_norm
 from kernels.trainium.layer.qkv import rope, store_transposed
 from kernels.trainium.stages.linear import linear, normalised_hidden
@@ -51,7 +52,7 @@ class GroupedWeights(NamedTuple):
     """
 
     norm: Hbm
-    matrix: Hbm
+    matrix: Weight
     bias: Hbm | None = None
     q_norm: Hbm | None = None
     k_norm: Hbm | None = None

@@ -10,6 +10,7 @@ would be read 8 times.
 """
 
 import dataclasses
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -24,6 +25,8 @@ from emu.trainium.links.collectives import all_gather
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.latent_heads import LatentHeads
 from kernels.refusal import refuse
+from kernels.trainium.gemm.mx_pack import MxFormats
+from kernels.trainium.gemm.operands import Operand, Weight
 from kernels.trainium.layer.form import Positions
 from kernels.trainium.layer.norm import in_every_row, rms_norm
 from kernels.trainium.layer.qkv import rope, store_transposed
@@ -57,10 +60,8 @@ class LatentForm:
     span: int = 1
 
     def __post_init__(self) -> None:
-        for name, width in (
-            ("query_rank", self.latent.query_rank),
-            ("rank", self.latent.rank),
-        ):
+        of_queries = None if self.tiling.mx is not None else self.latent.query_rank
+        for name, width in (("query_rank", of_queries), ("rank", self.latent.rank)):
             if width is not None and width % split(width, PARTITIONS)[0]:
                 refuse(
                     f"{name} is {width}, must be a multiple of {split(width, PARTITIONS)[0]}, the "
@@ -68,13 +69,25 @@ class LatentForm:
                 )
 
     @classmethod
-    def of_layer(cls, tiling: LayerTiling, span: int) -> "LatentForm":
-        """That of a layer whose heads are of latents; its cores sum up equal parts of features."""
+    def of_layer(
+        cls,
+        tiling: LayerTiling,
+        span: int,
+        mx: MxFormats | None = None,
+        experts_mx: MxFormats | None = None,
+    ) -> "LatentForm":
+        """That of a layer whose heads are of latents; its cores sum up equal parts of features.
+
+        Args:
+          tiling: of the layer.
+          span: as the attribute.
+          mx, experts_mx: see `StageTiling`.
+        """
         latent = tiling.latent
         assert latent is not None
         tokens = tiling.blocks, tiling.tiles, tiling.rows
-        cores = tiling.hidden_parts
-        stage = StageTiling(tiling.hidden, tiling.eps, *tokens, cores, tiling.dtype)
+        own = *tokens, tiling.hidden_parts, tiling.dtype, mx, experts_mx
+        stage = StageTiling(tiling.hidden, tiling.eps, *own)
         return cls(stage, tiling.heads, latent, span)
 
     @property
@@ -83,9 +96,20 @@ class LatentForm:
         return split(self.latent.rank, PARTITIONS)
 
     @property
+    def query_cut(self) -> tuple[int, int]:
+        """Contraction tiles of a latent of queries, `(count, rows)`; none: `(0, 0)`."""
+        rank = self.latent.query_rank
+        return (0, 0) if rank is None else self.tiling.cut(rank)
+
+    @property
+    def query_width(self) -> int:
+        """Its features in whole tiles."""
+        return math.prod(self.query_cut)
+
+    @property
     def down(self) -> int:
         """Columns of both down projections and of the turned key."""
-        return (self.latent.query_rank or 0) + self.latent.cached_width
+        return self.query_width + self.latent.cached_width
 
     @property
     def own_down(self) -> int:
@@ -99,16 +123,16 @@ class LatentWeights(NamedTuple):
     Attributes:
       norm: `[1, hidden padded]`.
       down: packed, hidden to this core's columns of both latents and the turned key.
-      query_norm: `[1, query rank]`; None without a latent of queries.
+      query_norm: `[1, query rank in whole tiles]`; None without a latent of queries.
       queries: packed, from that latent, or from hidden, to this core's heads: the plain features of
         all of them, then the turned ones.
       latent_norm: `[1, rank]`.
     """
 
     norm: Hbm
-    down: Hbm
+    down: Weight
     query_norm: Hbm | None
-    queries: Hbm
+    queries: Weight
     latent_norm: Hbm
 
 
@@ -182,11 +206,9 @@ def latent_projections(
         if form.latent.query_rank is None:
             return latents, (rotary, None)
         assert weights.query_norm is not None
-        of_queries = lax.slice_in_dim(block, 0, form.latent.query_rank, axis=2)
-        cut = split(form.latent.query_rank, PARTITIONS)
-        h = normalised(
-            of_queries, weights.query_norm, form.latent.query_rank, cut, tiling
-        )
+        of_queries = lax.slice_in_dim(block, 0, form.query_width, axis=2)
+        rank, cut = form.latent.query_rank, form.query_cut
+        h = normalised(of_queries, weights.query_norm, rank, cut, tiling)
         return latents, (rotary, _queries(h, own_cos, own_sin, weights, form))
 
     numbers = jnp.arange(tiling.blocks, dtype=jnp.int32)
@@ -242,7 +264,7 @@ def latent_qkv(
 
 
 def _queries(
-    h: Sbuf, cos: Hbm, sin: Hbm, weights: LatentWeights, form: LatentForm
+    h: Operand, cos: Hbm, sin: Hbm, weights: LatentWeights, form: LatentForm
 ) -> tuple[Hbm, Hbm]:
     """A block's queries: HBM `[tiles, heads, features, rows]`, plain and turned."""
     tiling = form.tiling
@@ -276,7 +298,7 @@ def _keys(
     """All latents with those of a block, whose first token tile is `first`; its turned keys."""
     tiling = form.tiling
     weight = in_every_row(weights.latent_norm, tiling.rows)
-    start = form.latent.query_rank or 0
+    start = form.query_width
     middle = start + form.latent.rank
     end = middle + form.latent.turned
 

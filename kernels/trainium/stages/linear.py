@@ -14,7 +14,7 @@ from emu.trainium.isa import tensor_copy, tensor_tensor
 from emu.trainium.links.collectives import all_reduce
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
-from kernels.trainium.gemm.operands import Operand, token_count
+from kernels.trainium.gemm.operands import Operand, Weight, sizes, token_count
 from kernels.trainium.layer.norm import in_every_row, rms_norm, transposed_into
 from kernels.trainium.stages.tiling import StageTiling
 from kernels.trainium.tiles import index, part
@@ -42,7 +42,7 @@ def stored(x: Sbuf) -> Hbm:
     return lax.map(store, jnp.arange(x.shape[1], dtype=jnp.int32))
 
 
-def normalised_hidden(x: Hbm, weight: Hbm, tiling: StageTiling) -> Sbuf:
+def normalised_hidden(x: Hbm, weight: Hbm, tiling: StageTiling) -> Operand:
     """`normalised` of a block of hidden states, HBM `[tiles, rows, hidden padded]`."""
     block = loaded(x, tiling)
     return normalised(block, weight, tiling.hidden, tiling.hidden_tiles, tiling)
@@ -50,7 +50,7 @@ def normalised_hidden(x: Hbm, weight: Hbm, tiling: StageTiling) -> Sbuf:
 
 def normalised(
     x: Sbuf, weight: Hbm, size: int, cut: tuple[int, int], tiling: StageTiling
-) -> Sbuf:
+) -> Operand:
     """RMSNorm of a block of tokens, with features on partitions as matmul wants them.
 
     Args:
@@ -61,29 +61,28 @@ def normalised(
       tiling: sizes.
 
     Returns:
-      SBUF `[contraction tile, contraction tiles, tokens of the block]`.
+      SBUF `[contraction tile, contraction tiles, tokens of the block]`; or MX.
     """
     rows, tiles, _ = x.shape
     own_weight = in_every_row(weight, rows)
-    count, features = cut
-    out = sbuf(features, count, tiles * rows, dtype=tiling.dtype)
+    out = tiling.fresh(cut, tiles * rows)
 
     def of_tile(out: Sbuf, number: KnownInt) -> Sbuf:
         own = index(x, number, 1)
         normed = rms_norm(own, own_weight, size=size, eps=tiling.eps)
         return transposed_into(out, normed, number * rows)
 
-    return loop(of_tile, out, tiles)
+    return tiling.ready(loop(of_tile, out, tiles))
 
 
 def linear(
-    h: Operand, matrix: Hbm, bias: Hbm | None, *, rows: int, dtype: DType
+    h: Operand, matrix: Weight, bias: Hbm | None, *, rows: int, dtype: DType
 ) -> Sbuf:
     """`h · matrix + bias`, tokens on partitions.
 
     Args:
-      h: SBUF `[contraction tile, contraction tiles, tokens]`.
-      matrix: HBM, packed `[blocks, chunks, contraction tile, depth, columns]`.
+      h: SBUF `[contraction tile, contraction tiles, tokens]`; or MX.
+      matrix: HBM, packed `[blocks, chunks, contraction tile, depth, columns]`; or MX.
       bias: HBM float32 `[1, blocks · columns]`, or None.
       rows: tokens of a tile.
       dtype: of the result.
@@ -91,7 +90,7 @@ def linear(
     Returns:
       SBUF `[rows, tiles, blocks · columns]`.
     """
-    blocks, _, _, _, columns = matrix.shape
+    blocks, _, _, _, columns = sizes(matrix)
     out = sbuf(rows, token_count(h) // rows, blocks * columns, dtype=dtype)
     if bias is None:
 
@@ -121,7 +120,7 @@ def linear(
 def plus_product(
     x: Hbm,
     features: Features,
-    matrix: Hbm,
+    matrix: Weight,
     bias: Hbm | None,
     tiling: StageTiling,
     *,

@@ -1,17 +1,20 @@
 """What comes behind attention: its output's projection, and a gated MLP, each with its residual."""
 
+import math
 from typing import NamedTuple
 
 from emu.annotations import KnownInt
 from emu.tracing.loop import loop
 from emu.trainium.engines.memory import dma_load_tiles, sbuf
+from emu.trainium.isa import memset
 from emu.trainium.spaces import Hbm, Sbuf
-from kernels.trainium.gemm.operands import Operand
+from kernels.trainium.gemm.mx_pack import elements_of
+from kernels.trainium.gemm.operands import Operand, Weight
 from kernels.trainium.layer.gate import Gate
 from kernels.trainium.layer.mlp import UpWeights, gated
 from kernels.trainium.layer.norm import transposed_into
 from kernels.trainium.stages.linear import normalised_hidden, plus_product
-from kernels.trainium.stages.tiling import StageTiling, joined_heads
+from kernels.trainium.stages.tiling import StageTiling, attended_cut
 from kernels.trainium.tiles import index
 
 
@@ -23,7 +26,7 @@ class OutputWeights(NamedTuple):
       bias: float32 `[1, hidden padded]`, or None.
     """
 
-    matrix: Hbm
+    matrix: Weight
     bias: Hbm | None = None
 
 
@@ -38,7 +41,7 @@ class MlpWeights(NamedTuple):
 
     norm: Hbm
     up: UpWeights
-    down: Hbm
+    down: Weight
 
 
 def plus_attended(
@@ -62,19 +65,24 @@ def plus_attended(
       HBM as `x`.
     """
     heads, _, rows, value_dim = attended.shape
-    size = joined_heads(heads, value_dim)
-    count = heads * value_dim // size
+    cut = attended_cut(heads, value_dim, tiling)
+    places = math.prod(cut) // value_dim
 
-    def features(block: KnownInt, _: Hbm) -> Sbuf:
+    def features(block: KnownInt, _: Hbm) -> Operand:
         def of_tile(out: Sbuf, number: KnownInt) -> Sbuf:
             own = index(attended, block * tiling.tiles + number, 1)
-            tile = sbuf(rows, heads, value_dim, dtype=tiling.dtype, buffers=2)
-            tile = dma_load_tiles(tile, own)
-            flat = tile.reshape(rows, heads * value_dim)
+            tile = sbuf(rows, places, value_dim, dtype=tiling.dtype, buffers=2)
+            if places == heads:
+                tile = dma_load_tiles(tile, own)
+            else:
+                # Weights of 0 multiply what no head fills, and NaN times 0 would be NaN.
+                tile = memset(tile, value=0.0)
+                tile = dma_load_tiles.at[:, :heads](tile, own)
+            flat = tile.reshape(rows, places * value_dim)
             return transposed_into(out, flat, number * rows)
 
-        out = sbuf(size, count, tiling.block_tokens, dtype=tiling.dtype)
-        return loop(of_tile, out, tiling.tiles)
+        out = tiling.fresh(cut, tiling.block_tokens)
+        return tiling.ready(loop(of_tile, out, tiling.tiles))
 
     matrix, bias = weights
     return plus_product(x, features, matrix, bias, tiling, core_axis=core_axis)
@@ -103,7 +111,8 @@ def plus_mlp(
 
     def features(_: KnownInt, own: Hbm) -> Operand:
         h = normalised_hidden(own, weights.norm, tiling)
-        return gated(h, weights.up, gate, dtype=tiling.dtype)
+        elements = elements_of(tiling.mx)
+        return gated(h, weights.up, gate, dtype=tiling.dtype, elements=elements)
 
     return plus_product(x, features, weights.down, None, tiling, core_axis=core_axis)
 

@@ -4,6 +4,16 @@ import dataclasses
 import math
 
 from emu.annotations import DType
+from emu.trainium.spaces import Sbuf
+from kernels.refusal import refuse
+from kernels.trainium.gemm.mx_pack import MxFormats, elements_of
+from kernels.trainium.gemm.operands import (
+    Operand,
+    fresh,
+    hidden_cut,
+    quarters,
+    ready,
+)
 from kernels.trainium.layer.tiling import tile_tokens
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
@@ -11,7 +21,6 @@ from kernels.trainium.tiles import (
     bank_columns,
     largest_divisor,
     split,
-    split_for,
 )
 
 
@@ -29,6 +38,9 @@ class StageTiling:
         of weights.
       cores: of a chip, which share the weights; each has all of the chip's tokens.
       dtype: of activations and weights; sums are float32.
+      mx: what products have their operands in, where they are in MX.
+      experts_mx: likewise those of experts that a router chooses; here it counts for the padding of
+        the hidden dimension, which all stages have alike.
     """
 
     hidden: int
@@ -38,6 +50,8 @@ class StageTiling:
     rows: int
     cores: int
     dtype: DType
+    mx: MxFormats | None = None
+    experts_mx: MxFormats | None = None
 
     @property
     def tokens(self) -> int:
@@ -58,7 +72,8 @@ class StageTiling:
     def hidden_tiles(self) -> tuple[int, int]:
         """Contraction tiles of the hidden dimension, `(count, rows)`."""
         # As a mixture of experts takes it, whose cores sum up equally many features each.
-        return split_for(self.cores, self.hidden, PARTITIONS)
+        quads = self.mx is not None or self.experts_mx is not None
+        return hidden_cut(self.hidden, self.cores, quads=quads)
 
     @property
     def hidden_padded(self) -> int:
@@ -70,6 +85,20 @@ class StageTiling:
         """Output columns of a PSUM tile where the hidden dimension is the output."""
         return bank_columns(self.hidden_tiles)
 
+    def cut(self, features: int) -> tuple[int, int]:
+        """Contraction tiles of features that are no part of the hidden dimension."""
+        return split(features, PARTITIONS) if self.mx is None else quarters(features)
+
+    def fresh(self, cut: tuple[int, int], tokens: int) -> Sbuf:
+        """A tile for activations that a product contracts, see `operands.fresh`."""
+        count, size = cut
+        quads = self.mx is not None
+        return fresh(size, count, tokens, dtype=self.dtype, quads=quads)
+
+    def ready(self, x: Sbuf) -> Operand:
+        """Such a tile, filled, as a product takes it."""
+        return ready(x, elements_of(self.mx))
+
 
 def stage_tiling(
     *,
@@ -80,19 +109,26 @@ def stage_tiling(
     cores: int,
     dtype: DType,
     sbuf_partition_bytes: int,
+    mx: MxFormats | None = None,
+    experts_mx: MxFormats | None = None,
 ) -> StageTiling:
     """The tiling of a chip's tokens; fewer a block where SBUF is short.
 
     Args:
-      hidden, eps, cores, dtype: see `StageTiling`.
+      hidden, eps, cores, dtype, mx, experts_mx: see `StageTiling`.
       widest: the most features that a core makes of a token at once.
       tokens: of a chip.
       sbuf_partition_bytes: the datasheet's.
     """
     blocks, tiles, rows = tile_tokens(
-        tokens, hidden, widest, dtype, sbuf_partition_bytes=sbuf_partition_bytes
+        tokens,
+        hidden,
+        widest,
+        dtype,
+        sbuf_partition_bytes=sbuf_partition_bytes,
+        quantised=mx is not None or experts_mx is not None,
     )
-    return StageTiling(hidden, eps, blocks, tiles, rows, cores, dtype)
+    return StageTiling(hidden, eps, blocks, tiles, rows, cores, dtype, mx, experts_mx)
 
 
 def columns_of(width: int) -> int:
@@ -119,4 +155,29 @@ def joined_heads(heads: int, features: int) -> int:
     return features * largest_divisor(heads, PARTITIONS // features)
 
 
-__all__ = ["StageTiling", "columns_of", "joined_heads", "padded", "stage_tiling"]
+def attended_cut(heads: int, features: int, tiling: StageTiling) -> tuple[int, int]:
+    """Contraction tiles of attention's output, `(count, rows)`, which hold whole heads.
+
+    Raises:
+      LimitExceeded: tiles of MX whose padding is no whole head.
+    """
+    if tiling.mx is None:
+        size = joined_heads(heads, features)
+        return heads * features // size, size
+    cut = quarters(heads * features)
+    if math.prod(cut) % features:
+        refuse(
+            f"{heads} heads of {features} features in MX are padded to {math.prod(cut)}, must be "
+            "whole heads"
+        )
+    return cut
+
+
+__all__ = [
+    "StageTiling",
+    "attended_cut",
+    "columns_of",
+    "joined_heads",
+    "padded",
+    "stage_tiling",
+]

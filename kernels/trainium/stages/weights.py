@@ -5,19 +5,27 @@ a leading dimension of cores where cores differ. With `jax.numpy` for `xp` they 
 shapes alone.
 """
 
+import math
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from emu import numerics
 from kernels.refusal import refuse
+from kernels.trainium.gemm.mx_pack import in_quarters, pack_mx
 from kernels.trainium.layer.mlp import UpWeights
 from kernels.trainium.stages.grouped import GroupedForm, GroupedWeights
 from kernels.trainium.stages.latent import LatentForm, LatentWeights
 from kernels.trainium.stages.output import MlpWeights, OutputWeights
-from kernels.trainium.stages.tiling import StageTiling, columns_of, joined_heads, padded
-from kernels.trainium.tiles import PARTITIONS, Array, pack, split
+from kernels.trainium.stages.tiling import (
+    StageTiling,
+    attended_cut,
+    columns_of,
+    padded,
+)
+from kernels.trainium.tiles import Array, pack, with_rows
 
 # Along which axes of the mesh each weight is dealt out, for `Program`.
 _EACH: Any = ("core",)
@@ -57,7 +65,11 @@ def latent_weights(
     """
     tiling = form.tiling
     cores = tiling.cores
-    down = [key_down] if query_down is None else [query_down, key_down]
+    down = [key_down]
+    if query_down is not None:
+        # Behind a latent of queries zeros, up to whole tiles.
+        query_padding = form.query_width - query_down.shape[1]
+        down.insert(0, xp.pad(query_down, [(0, 0), (0, query_padding)]))
     joined = xp.concatenate(down, axis=1)
     missing = form.own_down * cores - form.down
     dealt = _columns(xp.pad(joined, [(0, 0), (0, missing)]), cores, xp)
@@ -65,14 +77,14 @@ def latent_weights(
     plain = _flat(by_head[..., : form.latent.plain], xp)
     turned = _flat(by_head[..., form.latent.plain :], xp)
     own = xp.concatenate([plain, turned], axis=2)
-    _, rows = tiling.hidden_tiles
-    if form.latent.query_rank is not None:
-        _, rows = split(form.latent.query_rank, PARTITIONS)
+    cut = tiling.hidden_tiles if form.latent.query_rank is None else form.query_cut
+    if query_norm is not None:
+        query_norm = _row(query_norm, form.query_width, xp)
     return LatentWeights(
         norm=_row(norm, tiling.hidden_padded, xp),
-        down=_packed(dealt, tiling.hidden_tiles[1], xp),
-        query_norm=None if query_norm is None else query_norm[None],
-        queries=_packed(own, rows, xp),
+        down=_packed(dealt, tiling.hidden_tiles, tiling, xp),
+        query_norm=query_norm,
+        queries=_packed(own, cut, tiling, xp),
         latent_norm=latent_norm[None],
     )
 
@@ -118,7 +130,7 @@ def grouped_weights(
         bias = xp.pad(wide, [(0, 0), (0, 0), (0, missing)])
     return GroupedWeights(
         norm=_row(norm, tiling.hidden_padded, xp),
-        matrix=_packed(joined, tiling.hidden_tiles[1], xp),
+        matrix=_packed(joined, tiling.hidden_tiles, tiling, xp),
         bias=bias,
         q_norm=None if q_norm is None else q_norm[None],
         k_norm=None if k_norm is None else k_norm[None],
@@ -153,9 +165,8 @@ def output_weights(
     wide: Any = None
     if bias is not None:
         wide = _row(bias, tiling.hidden_padded, xp).astype(np.float32)
-    return OutputWeights(
-        _to_hidden(own, joined_heads(heads, value_dim), tiling, xp), wide
-    )
+    cut = attended_cut(heads, value_dim, tiling)
+    return OutputWeights(_to_hidden(own, cut, tiling, xp), wide)
 
 
 def mlp_weights(
@@ -176,21 +187,25 @@ def mlp_weights(
       down: `[ffn, hidden]`.
       xp: numpy, or jax.numpy.
     """
-    cores, (_, rows) = tiling.cores, tiling.hidden_tiles
-    ffn = down.shape[0]
-    own = -(-ffn // cores)
+    cores, ffn = tiling.cores, down.shape[0]
+    # Cores have whole groups of what shares a scale.
+    together = 1 if tiling.mx is None or cores == 1 else numerics.GROUP
+    own = -(-ffn // (cores * together)) * together
     missing = own * cores - ffn
-    _, size = split(own, PARTITIONS)
+    cut = tiling.cut(own)
 
     def columns(matrix: Array) -> Any:
         wide = xp.pad(matrix, [(0, 0), (0, missing)])
-        return pack(_columns(wide, cores, xp), rows, size, xp)
+        dealt = _columns(wide, cores, xp)
+        if tiling.mx is not None:
+            dealt = in_quarters(dealt, cut[1])
+        return _matrix(dealt, tiling.hidden_tiles, cut[1], tiling, xp)
 
     tall = xp.pad(down, [(0, missing), (0, 0)]).reshape(cores, own, -1)
     return MlpWeights(
         norm=_row(norm, tiling.hidden_padded, xp),
         up=UpWeights(columns(gate), columns(up)),
-        down=_to_hidden(tall, size, tiling, xp),
+        down=_to_hidden(tall, cut, tiling, xp),
     )
 
 
@@ -205,15 +220,34 @@ def _flat(by_head: Array, xp: ModuleType) -> Array:
     return xp.moveaxis(by_head.reshape(inputs, cores, -1), 1, 0)
 
 
-def _packed(dealt: Array, rows: int, xp: ModuleType) -> Any:
-    return pack(dealt, rows, columns_of(dealt.shape[-1]), xp)
+def _matrix(
+    dealt: Array,
+    cut: tuple[int, int],
+    columns: int,
+    tiling: StageTiling,
+    xp: ModuleType,
+) -> Any:
+    """A product's matrix packed, with rows for all contraction tiles of a `cut`."""
+    _, rows = cut
+    whole = with_rows(dealt, math.prod(cut), xp)
+    if tiling.mx is None:
+        return pack(whole, rows, columns, xp)
+    return pack_mx(whole, tiling.mx.weights, rows, columns)
 
 
-def _to_hidden(own: Array, rows: int, tiling: StageTiling, xp: ModuleType) -> Any:
+def _packed(
+    dealt: Array, cut: tuple[int, int], tiling: StageTiling, xp: ModuleType
+) -> Any:
+    return _matrix(dealt, cut, columns_of(dealt.shape[-1]), tiling, xp)
+
+
+def _to_hidden(
+    own: Array, cut: tuple[int, int], tiling: StageTiling, xp: ModuleType
+) -> Any:
     """A matrix whose output is the hidden dimension, with its padding."""
     missing = tiling.hidden_padded - own.shape[-1]
     wide = xp.pad(own, [(0, 0), (0, 0), (0, missing)])
-    return pack(wide, rows, tiling.hidden_columns, xp)
+    return _matrix(wide, cut, tiling.hidden_columns, tiling, xp)
 
 
 def _row(weight: Array, width: int, xp: ModuleType) -> Any:

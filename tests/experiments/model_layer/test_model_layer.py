@@ -21,9 +21,11 @@ def test_stages_add_up_to_the_layer(
     """A layer with a window, timed with even counts and with uneven ones."""
     small = ["--layer", "0", "--tokens", "256", "--chips", "2", "--cores", "8"]
     small += ["--context", "256"]
+    small += ["--prefill-dtype", "experts=mxfp4,activations=mxfp8"]
     do(["model-layer", "--model", "gpt-oss-20b", *small, "--out", str(tmp_path)])
     printed = capsys.readouterr().out
-    assert "layer 0 (12 of 24 are like it)" in printed
+    title = "layer 0 (12 of 24 are like it), experts=mxfp4,activations=mxfp8"
+    assert title in " ".join(printed.split())
     with (tmp_path / "model_layer.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 2 * 5
@@ -31,9 +33,13 @@ def test_stages_add_up_to_the_layer(
         *stages, layer = rows[begin : begin + 5]
         names = [row["stage"] for row in (*stages, layer)]
         assert names == ["projections", "attention", "output", "mixture", "layer"]
-        for figure in ("nominal_seconds", "matmul_flops", "hbm_bytes", "link_bytes"):
+        sums = "nominal_seconds", "matmul_flops", "mx_flops", "hbm_bytes", "link_bytes"
+        for figure in sums:
             total = sum(float(row[figure]) for row in stages)
             assert float(layer[figure]) == pytest.approx(total)
+        # Of experts' products, and of the router in bfloat16.
+        assert [int(row["mx_flops"]) for row in stages[:3]] == [0, 0, 0]
+        assert 0 < int(layer["mx_flops"]) < int(layer["matmul_flops"])
         low, nominal, high = (
             float(layer[f"{band}_seconds"]) for band in ("low", "nominal", "high")
         )
@@ -83,6 +89,8 @@ def test_what_cannot_be_ends_with_one_line(capsys: pytest.CaptureFixture[str]) -
         (["--model", "nothing"], "nothing"),
         (["--model", "gpt-oss-20b", "--layer", "24"], "0 to 23"),
         (["--model", "gpt-oss-20b", "--tokens", "100", "--chips", "3"], "multiple"),
+        (["--model", "gpt-oss-20b", "--prefill-dtype", "experts=mxfp4"], "no kernels"),
+        (["--prefill-dtype", "fp8"], "take mxfp8 or bfloat16"),
     ):
         with pytest.raises(SystemExit):
             do(["model-layer", *words])

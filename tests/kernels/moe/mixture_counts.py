@@ -42,6 +42,13 @@ def up_to(multiple, rows):
     return -(-rows // multiple) * multiple
 
 
+def matrix_bytes(rows, columns, mx, element):
+    """Of a packed matrix: numbers, or MX elements and a scale for every 32 rows of a column."""
+    if mx is None:
+        return rows * columns * element
+    return rows * columns * mx.weights.element_bits // 8 + rows // 32 * columns
+
+
 def matmul_flops(on, counts):
     """Router and counting on every core, tiles of experts, the shared MLP."""
     form = on.form(counts)
@@ -104,7 +111,10 @@ def of_every_core(on, form, chip):
     if not what.shared:
         return read, written
     at_once = max(n for n in range(1, form.tiles_at_once + 1) if form.tiles % n == 0)
-    matrices = 3 * padded * math.prod(form.shared_tiles) * element
+    features = math.prod(form.shared_tiles)
+    # Gate, up and down: the last contracts what the others give.
+    matrices = 2 * matrix_bytes(padded, features, form.others_mx, element)
+    matrices += matrix_bytes(features, padded, form.others_mx, element)
     read += tokens * padded * element + form.tiles // at_once * matrices
     written += tokens * padded * element
     if cores > 1:
@@ -121,7 +131,8 @@ def of_experts(on, counts):
     form, what = on.form(counts), on.mixture
     element = np.dtype(on.dtype).itemsize
     padded, features = form.hidden_padded, math.prod(form.ffn_tiles)
-    weights = 3 * padded * features * element
+    weights = 2 * matrix_bytes(padded, features, form.mx, element)
+    weights += matrix_bytes(features, padded, form.mx, element)
     if what.biases:
         # Of both up projections one for each feature; of the down projection in every row.
         weights += (2 * features + form.tile_rows * padded) * INDEX_BYTES
@@ -159,4 +170,4 @@ def of_lists(on, counts):
     return np.array((read, written))
 
 
-__all__ = ["hbm_bytes", "matmul_flops", "served"]
+__all__ = ["hbm_bytes", "matmul_flops", "matrix_bytes", "served"]

@@ -61,12 +61,14 @@ ACTIVATIONS = {
 }
 
 
-def mlp(x, weights, gate, number=None):
+def mlp(x, weights, gate, number=None, taken=wide):
+    """`taken`: what products make of their activations."""
+
     def own(array):
         return wide(array) if number is None else wide(array)[number]
 
     def product(x, matrix, bias):
-        y = x @ own(matrix)
+        y = taken(x) @ own(matrix)
         return y if bias is None else y + own(bias)
 
     first = product(x, weights.gate, weights.gate_bias)
@@ -102,8 +104,9 @@ def fits(experts, chips, number, capacity):
     return taken.reshape(experts.shape)
 
 
-def dense(x, weights, what, *, chips=1, capacity=None):
-    """`[tokens, hidden]` in float64."""
+def dense(x, weights, what, *, chips=1, capacity=None, taken=(wide, wide)):
+    """`[tokens, hidden]` in float64; `taken`: activations of products of experts, and of others."""
+    of_experts, of_others = taken
     experts, shares = routed(x, weights, what)
     x = wide(x)
     number = what.routing.experts
@@ -115,12 +118,12 @@ def dense(x, weights, what, *, chips=1, capacity=None):
         chosen = (experts == expert) & taken
         share = np.where(chosen, shares, 0).sum(-1, keepdims=True)
         if what.routing.on_input:
-            own = mlp(x * share, weights.experts, what.gate, expert)
+            own = mlp(x * share, weights.experts, what.gate, expert, of_experts)
             out += chosen.any(-1, keepdims=True) * own
         else:
-            out += share * mlp(x, weights.experts, what.gate, expert)
+            out += share * mlp(x, weights.experts, what.gate, expert, of_experts)
     if weights.shared is not None:
-        own = mlp(x, weights.shared, what.gate)
+        own = mlp(x, weights.shared, what.gate, None, of_others)
         if weights.shared_scale is not None:
             own = own * sigmoid(x @ wide(weights.shared_scale))
         out += own

@@ -94,10 +94,17 @@ def test_structs_pack_as_arrays_do(cores: int) -> None:
     assert jax.tree.map(str, shapes[:3]) == jax.tree.map(str, given[:3])
 
 
-def test_products_of_latents_are_in_a_wide_dtype() -> None:
-    plan = precision("mxfp8")
-    with pytest.raises(ModelError, match="attends to latents.*take bfloat16"):
-        Prefill(LATENTS, structs_of(LATENTS), tokens=18, chips=1, dtype=plan)
+def test_codes_that_latents_have_no_products_of_are_refused() -> None:
+    """Values of 10 features are no quads of an output projection in MX."""
+    odd = dataclasses.replace(LATENT, rank=18, value_dim=12)
+    for latent, words, told in (
+        (LATENT, "fp8", "has latents, whose products are in MX.*take mxfp8"),
+        (LATENT, "mxfp8", "heads of whole groups of 32 features"),
+        (odd, "mxfp8", "latents of a multiple of 4 features"),
+    ):
+        config, plan = dataclasses.replace(LATENTS, latent=latent), precision(words)
+        with pytest.raises(ModelError, match=told):
+            Prefill(config, structs_of(config), tokens=18, chips=1, dtype=plan)
 
 
 def test_flops_of_latents_are_the_closed_form() -> None:

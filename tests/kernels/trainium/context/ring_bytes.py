@@ -44,10 +44,12 @@ class Latents:
     Attributes:
       rank: features of a latent.
       plain: features of a key that are made of it; the others are the same for all heads.
+      weight_bytes: of what makes a core's keys and values of it; None: elements as all others are.
     """
 
     rank: int
     plain: int
+    weight_bytes: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,8 +125,10 @@ class Core:
             return 0
         made = self.heads * (self.latents.plain + self.value_dim)
         latents = self.heads // self.expanded_heads * self.keys * self.latents.rank
-        moved = self.latents.rank * made + latents + self.keys * made
-        return moved * self.element_bytes
+        weights = self.latents.weight_bytes
+        if weights is None:
+            weights = self.latents.rank * made * self.element_bytes
+        return weights + (latents + self.keys * made) * self.element_bytes
 
 
 def ring_bytes(core, status, sent_blocks):
