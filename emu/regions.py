@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from emu import given
+from emu import given, in_place
 from emu.checks import precision
 
 Axis: TypeAlias = tuple[int, int]
@@ -176,7 +176,7 @@ class Box:
             x = self._among(self._cut(viewed, starts), x)
         if self.sizes == self.view:
             return x.reshape(buffer.shape)
-        updated = lax.dynamic_update_slice(viewed, x, self._addresses(starts))
+        updated = in_place.replaced(viewed, x, self._addresses(starts))
         return updated.reshape(buffer.shape)
 
     def _among(self, old: jax.Array, x: jax.Array) -> jax.Array:
@@ -341,7 +341,7 @@ class Pattern:
         where = np.arange(0, rows, self.partition_step)[:, None], places[None]
         values = block.reshape(len(where[0]), -1)[:, last]
         cut = cut.at[where].set(values, unique_indices=True)
-        return lax.dynamic_update_slice(flat, cut, addresses).reshape(buffer.shape)
+        return in_place.replaced(flat, cut, addresses).reshape(buffer.shape)
 
     def _places(self) -> np.ndarray:
         """Of each element, in order, how far behind the first one in memory it is."""

@@ -18,6 +18,19 @@ def shared(body: jx.Body) -> jx.Body:
     return _Shared().body(body)
 
 
+def do_the_same(first: jx.Body, *others: jx.Body) -> bool:
+    """Whether bodies are equal but for their constants, which may be other arrays in each."""
+    known = _Shared()
+    first, *others = [known.body(_of_inputs(body)) for body in (first, *others)]
+    return all(body is first for body in others)
+
+
+def _of_inputs(body: jx.Body) -> jx.Body:
+    """The same body with its constants as inputs."""
+    inputs = [*body.constvars, *body.invars]
+    return jx.Body(inputs, body.outvars, body.eqns, [], [])
+
+
 class _Shared:
     """The bodies met so far.
 

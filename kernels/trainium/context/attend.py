@@ -57,9 +57,9 @@ from kernels.trainium.flash.fold_step import (
     attend_weighed,
     nothing_summed,
 )
-from kernels.trainium.flash.lanes import Lane, abreast
+from kernels.trainium.flash.lanes import Lane, sharing
 from kernels.trainium.flash.online_softmax import MASKED
-from kernels.trainium.flash.step import Attended, Masked, empty, step_banks
+from kernels.trainium.flash.step import Attended, Banks, Masked, empty, step_banks
 from kernels.trainium.tiles import divide, index
 
 
@@ -339,38 +339,37 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
                 kv.append(_scaled(source, loaded, kv_head, key_tile))
             counts = _counts(source, place, key_tile) if masked else []
             taken = _taken(source, place, key_tile, known, counts)
-            # Shared by all lanes: while one waits for its softmax, another's scores take the next
-            # bank.
-            banks = step_banks(tiling.step)
+            weighs = []
             if source.weighing is not None:
                 weighs = _weighs(source, place, key_tile, taken, of_functions, counts)
-                steps = []
-                for lane, done in enumerate(lanes):
-                    keys, values = kv[lane // lanes_a_kv_head]
-                    step = attend_weighed(
+
+            def step(lane: int, banks: Banks) -> Lane[Done]:
+                of_kv_head = kv[lane // lanes_a_kv_head]
+                if weighs:
+                    keys, values = of_kv_head
+                    return attend_weighed(
                         query_tiles[lane],
                         keys,
                         values,
-                        done,
+                        lanes[lane],
                         weighs[lane],
                         banks,
                         tiling.step,
                     )
-                    steps.append(step)
-                return abreast(steps)
-            steps = []
-            for lane, done in enumerate(lanes):
-                step = form.step(
+                return form.step(
                     q=query_tiles[lane],
-                    kv=kv[lane // lanes_a_kv_head],
-                    done=done,
+                    kv=of_kv_head,
+                    done=lanes[lane],
                     masked=taken[lane],
                     banks=banks,
                     tiling=tiling,
                     factor=factors[lane],
                 )
-                steps.append(step)
-            return abreast(steps)
+
+            # Banks are shared by all lanes: while one waits for its softmax, another's scores take
+            # the next bank.
+            share = functools.partial(step_banks, tiling.step)
+            return sharing(step, len(lanes), share)
 
         # In the order of `DEAD`, `PARTIAL`, `FULL`.
         cases = (

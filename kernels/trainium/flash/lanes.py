@@ -5,9 +5,14 @@ its last one. Engines issue in program order, so the turns taken while a kernel 
 software pipeline: nothing of them is left when it runs.
 """
 
-from collections.abc import Generator, Iterable
+import functools
+from collections.abc import Callable, Generator, Iterable
 from typing import TypeAlias, TypeVar
 
+from emu.tracing import alike
+from emu.tracing.side_by_side import is_in_order
+
+Shared = TypeVar("Shared")
 Result = TypeVar("Result")
 
 Lane: TypeAlias = Generator[None, None, Result]
@@ -50,6 +55,33 @@ def abreast(lanes: Iterable[Lane[Result]]) -> list[Result]:
     return [results[place] for place in sorted(results)]
 
 
+def sharing(
+    begin: Callable[[int, Shared], Lane[Result]],
+    count: int,
+    share: Callable[[], Shared],
+) -> list[Result]:
+    """Runs lanes abreast that share tiles; where only values count they are one with more rows.
+
+    Args:
+      begin: `(lane, shared) -> lane`, which differ in the arrays they take and in nothing else.
+      count: lanes.
+      share: makes the tiles that all of them use in turn, such as PSUM's banks.
+
+    Returns:
+      What each lane returned, in order.
+    """
+    if is_in_order():
+        shared = share()
+        return abreast([begin(lane, shared) for lane in range(count)])
+
+    def alone(lane: int) -> Result:
+        (result,) = abreast([begin(lane, share())])
+        return result
+
+    # Nothing has to wait for a tile, so each has its own.
+    return alike.each([functools.partial(alone, lane) for lane in range(count)])
+
+
 def in_turn(lanes: Iterable[Lane[Result]]) -> list[Result]:
     """Runs lanes to their ends, one after the other; returns what each returned."""
     results = []
@@ -61,4 +93,4 @@ def in_turn(lanes: Iterable[Lane[Result]]) -> list[Result]:
     return results
 
 
-__all__ = ["Lane", "abreast", "in_turn"]
+__all__ = ["Lane", "abreast", "in_turn", "sharing"]
