@@ -1,14 +1,18 @@
 """The nest m-block, n-block, m, n, k: each operand is streamed past the matmuls or held in SBUF."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
 from emu.annotations import DType, KnownInt
-from emu.tracing.side_by_side import tiles
+from emu.tracing import alike
+from emu.tracing.once import once
+from emu.tracing.side_by_side import is_in_order, tiles
 from emu.trainium.engines.memory import (
     dma_load,
     dma_store,
@@ -18,7 +22,7 @@ from emu.trainium.engines.memory import (
 )
 from emu.trainium.isa import nc_matmul, nc_transpose, tensor_copy
 from emu.trainium.spaces import Hbm, OnChip, Psum, Sbuf
-from kernels.trainium.gemm.matmul import add_products
+from kernels.trainium.gemm.matmul import Pairs, Sums, add_products
 from kernels.trainium.gemm.sizes import (
     BANKS,
     LHS_QUEUE,
@@ -50,6 +54,9 @@ class Tiles(NamedTuple):
 
 Column: TypeAlias = list[Tiles]
 
+AddProducts: TypeAlias = Callable[[Sums, Pairs, jax.Array], Sums]
+"""`matmul.add_products`, traced once."""
+
 
 class Product(NamedTuple):
     """One result tile: a column of lhsᵀ by a column of rhs.
@@ -80,6 +87,8 @@ def nest(lhs: Hbm, rhs: Hbm, sizes: Sizes, blocking: Blocking) -> tuple[Hbm]:
     right = rhs.reshape(sizes.depth, PARTITIONS, -1)
     # 8 tiles of columns and 2 loads: lhs is brought for columns 0–3 and once more for 4–7.
     columns_a_load = math.ceil(sizes.columns / blocking.lhs_loads)
+    # The same loop over k for each product of a block.
+    add = once(add_products)
 
     def m_block(out: Hbm, row: KnownInt, m_tile: KnownInt, m_tiles: int) -> Hbm:
         for first in range(0, sizes.columns, columns_a_load):
@@ -97,6 +106,7 @@ def nest(lhs: Hbm, rhs: Hbm, sizes: Sizes, blocking: Blocking) -> tuple[Hbm]:
                 rights = _right_columns(block, sizes, blocking)
                 products = []
                 for m, left_column in enumerate(lefts):
+                    of_row = []
                     for n, right_column in enumerate(rights):
                         product = Product(
                             row=row + m,
@@ -104,8 +114,9 @@ def nest(lhs: Hbm, rhs: Hbm, sizes: Sizes, blocking: Blocking) -> tuple[Hbm]:
                             left=left_column,
                             right=right_column,
                         )
-                        products.append(product)
-                return _store_products(out, products, sizes, blocking)
+                        of_row.append(product)
+                    products.append(of_row)
+                return _store_products(out, products, sizes, blocking, add)
 
             columns = min(columns_a_load, sizes.columns - first)
             out = fill_blocks(
@@ -283,28 +294,60 @@ def _turned(rows: Hbm, sizes: Sizes) -> Column:
 
 def _store_products(
     out: Hbm,
-    products: list[Product],
+    products: list[list[Product]],
     sizes: Sizes,
     blocking: Blocking,
+    add: AddProducts,
 ) -> Hbm:
-    """Sums each product over k in a PSUM bank of its own, and stores the results."""
-    count = len(products)
+    """Sums each product of each row over k in a PSUM bank of its own, and stores the results."""
+    if not is_in_order():
+        return _store_at_once(out, products, sizes, add)
+    in_turn = [product for of_row in products for product in of_row]
+    count = len(in_turn)
     banks = BANKS - TRANSPOSES if blocking.turned else BANKS
     # As many banks as can be: the Tensor Engine sums into one while the others are copied out.
     sums = _ring(psum, count, banks, jnp.float32)
     results = _ring(sbuf, count, blocking.results, sizes.dtype)
-    _, columns, *tile_shape = out.shape
-    for number, product in enumerate(products):
+    for number, product in enumerate(in_turn):
         # What an instruction wrote takes the tile's place in its list.
         bank = number % len(sums)
-        sums[bank] = _over_depth(sums[bank], product.left, product.right)
+        sums[bank] = _over_depth(sums[bank], product.left, product.right, add)
         result = number % len(results)
         results[result] = tensor_copy(results[result], sums[bank])
-        place = product.row * columns + product.column
-        flat = out.reshape(-1, *tile_shape)
-        flat = dma_store.at[place](flat, results[result])
-        out = flat.reshape(out.shape)
+        out = _stored(out, product, results[result])
     return out
+
+
+def _store_at_once(
+    out: Hbm, products: list[list[Product]], sizes: Sizes, add: AddProducts
+) -> Hbm:
+    """The same where only values count: one product of all columns of both operands."""
+
+    def alone(product: Product) -> Sbuf:
+        (bank,) = _ring(psum, 1, 1, jnp.float32)
+        (result,) = _ring(sbuf, 1, 1, sizes.dtype)
+        bank = _over_depth(bank, product.left, product.right, add)
+        return tensor_copy(result, bank)
+
+    # Products of a row share their left column and those of a column their right one, so each
+    # operand is stacked once: a row's products first, then all rows.
+    def of_row(row: list[Product]) -> list[Sbuf]:
+        return alike.each([functools.partial(alone, product) for product in row])
+
+    results = alike.each([functools.partial(of_row, row) for row in products])
+    for row, tiles_of_row in zip(products, results, strict=True):
+        for product, result in zip(row, tiles_of_row, strict=True):
+            out = _stored(out, product, result)
+    return out
+
+
+def _stored(out: Hbm, product: Product, result: Sbuf) -> Hbm:
+    """The result with one of its tiles written."""
+    _, columns, *tile_shape = out.shape
+    place = product.row * columns + product.column
+    flat = out.reshape(-1, *tile_shape)
+    flat = dma_store.at[place](flat, result)
+    return flat.reshape(out.shape)
 
 
 def _ring(
@@ -331,7 +374,7 @@ def _ring(
     return ring
 
 
-def _over_depth(bank: Psum, left: Column, right: Column) -> Psum:
+def _over_depth(bank: Psum, left: Column, right: Column, add: AddProducts) -> Psum:
     """`bank = Σ left tileᵀ · right tile` over k."""
     done = 0
     for left_tiles, right_tiles in zip(left, right, strict=True):
@@ -341,7 +384,7 @@ def _over_depth(bank: Psum, left: Column, right: Column) -> Psum:
         # piece is one product.
         if stationary is not None and moving is not None:
             pair = stationary, moving
-            (bank,) = add_products((bank,), (pair,), jnp.int32(done))
+            (bank,) = add((bank,), (pair,), jnp.int32(done))
         else:
             bank = _add_made(bank, left_tiles, right_tiles, done)
         done += left_tiles.count
