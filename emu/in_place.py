@@ -6,6 +6,7 @@ buffer of 1,024 such tiles take 0.02 CPU seconds in float32, 1.8 in bfloat16 and
 float8_e4m3fn. As whole numbers of as many bits, of which nothing is to be computed, they stay.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -30,7 +31,7 @@ def replaced(
     bits = _bits(buffer.dtype)
     if bits is None:
         return lax.dynamic_update_slice(buffer, block, addresses)
-    return _as_bits(buffer, block, tuple(addresses))
+    return _as_bits(bits, buffer, block, tuple(addresses))
 
 
 def _bits(dtype: jnp.dtype) -> jnp.dtype | None:
@@ -43,11 +44,13 @@ def _bits(dtype: jnp.dtype) -> jnp.dtype | None:
     return None if narrow is None else jnp.dtype(narrow)
 
 
-@jax.custom_jvp
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _as_bits(
-    buffer: jax.Array, block: jax.Array, addresses: tuple[jax.Array, ...]
+    bits: jnp.dtype,
+    buffer: jax.Array,
+    block: jax.Array,
+    addresses: tuple[jax.Array, ...],
 ) -> jax.Array:
-    bits = _bits(buffer.dtype)
     moved = lax.dynamic_update_slice(
         lax.bitcast_convert_type(buffer, bits),
         lax.bitcast_convert_type(block, bits),
@@ -58,13 +61,14 @@ def _as_bits(
 
 @_as_bits.defjvp
 def _tangent(
+    bits: jnp.dtype,
     primals: tuple[jax.Array, jax.Array, tuple[jax.Array, ...]],
     tangents: tuple[jax.Array, jax.Array, tuple[jax.Array, ...]],
 ) -> tuple[jax.Array, jax.Array]:
     """Bits have no derivative: that of what they stand for is moved alike."""
     *_, addresses = primals
     buffer, block, _ = tangents
-    return _as_bits(*primals), lax.dynamic_update_slice(buffer, block, addresses)
+    return _as_bits(bits, *primals), lax.dynamic_update_slice(buffer, block, addresses)
 
 
 __all__ = ["replaced"]

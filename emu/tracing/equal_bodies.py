@@ -21,8 +21,8 @@ def shared(body: jx.Body) -> jx.Body:
 def do_the_same(first: jx.Body, *others: jx.Body) -> bool:
     """Whether bodies are equal but for their constants, which may be other arrays in each."""
     known = _Shared()
-    first, *others = [known.body(_of_inputs(body)) for body in (first, *others)]
-    return all(body is first for body in others)
+    kept = known.body(_of_inputs(first))
+    return all(known.body(_of_inputs(body)) is kept for body in others)
 
 
 def _of_inputs(body: jx.Body) -> jx.Body:
