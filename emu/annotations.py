@@ -20,7 +20,9 @@ Shape: TypeAlias = tuple[int, ...]
 DType: TypeAlias = Any
 """Whatever `jnp.dtype` takes: `jnp.bfloat16`, `"float32"`, a `np.dtype`."""
 
+ShapeAndDtype: TypeAlias = tuple[tuple[int, ...], np.dtype]
+
 PyTree: TypeAlias = Any
 """Nested tuples, lists and dictionaries of arrays, or one array."""
 
-__all__ = ["DType", "KnownInt", "PyTree", "Shape", "Tile"]
+__all__ = ["DType", "KnownInt", "PyTree", "Shape", "ShapeAndDtype", "Tile"]

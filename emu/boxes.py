@@ -34,6 +34,7 @@ from emu.instruction import (
     Spaces,
     applied,
     enrolled,
+    on_cores,
     result_shapes,
 )
 from emu.regions import Bitcast, Box, Part, Pattern, Region
@@ -288,12 +289,27 @@ class _Form:
             self._read_stacked(held, n, size) if mapped[n] else self._read(held, n)
             for n in range(self.wholes)
         ]
-        compute = functools.partial(self._computed, **params)
-        axes = tuple(0 if each else None for each in mapped)
-        results = jax.vmap(compute, in_axes=axes, axis_size=size)(*tiles)
+        results = self._computed_stacked(size, mapped, tiles, params)
         if not self.in_place:
             return results
         return [self._write_stacked(held, n, x, size) for n, x in enumerate(results)]
+
+    def _computed_stacked(
+        self,
+        size: int,
+        is_stacked: Sequence[bool],
+        tiles: Sequence[jax.Array],
+        params: Mapping[str, Any],
+    ) -> list[jax.Array]:
+        """`_computed` on several cores."""
+        into = list(range(self.destinations)) if self.base.in_place else []
+        places = [*into, *self.sources]
+        taken = [tiles[place] for place in places]
+        dims = [0 if is_stacked[place] else None for place in places]
+        results = on_cores(self.base, size, dims, taken, params)
+        if self.in_place and not self.base.in_place:
+            self._check(results, tiles[: self.destinations])
+        return results
 
     def _read_stacked(
         self, operands: Sequence[jax.Array], place: int, size: int

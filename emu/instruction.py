@@ -22,12 +22,15 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from emu import given, numerics, parameters
+from emu.annotations import ShapeAndDtype
 from emu.errors import EmulationError, LimitExceeded, NoCostRule, WrongShape
+from emu.mapped import mapped
 from emu.regions import Part
 from emu.tracing import jaxpr as jx
 from emu.tracing import side_by_side
 from emu.tracing.jaxpr import caller
 from emu.tracing.unrounded import unrounded
+from emu.tracing.used import used
 
 if TYPE_CHECKING:
     from emu.boxes import Places
@@ -38,7 +41,6 @@ Spaces: TypeAlias = str | tuple[str, ...] | None
 P = ParamSpec("P")
 R = TypeVar("R")
 
-ShapeAndDtype: TypeAlias = tuple[tuple[int, ...], np.dtype]
 Stacked: TypeAlias = Callable[..., list[jax.Array]]
 """`(size, is_stacked, operands, params)` to results `[size, ...]`, each operand stacked or not."""
 ArrivalRule: TypeAlias = Callable[..., tuple[np.ndarray, np.ndarray]]
@@ -355,6 +357,43 @@ def result_shapes(
     return _traced(inst, shapes, tuple(sorted(params.items()))).results
 
 
+@dataclasses.dataclass(frozen=True)
+class _Meaning:
+    """An instruction's meaning under parameters, as `emu.mapped` takes it."""
+
+    inst: Instruction[..., Any]
+    params: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *operands: jax.Array) -> list[jax.Array]:
+        return _local(self.inst, *operands, **dict(self.params))
+
+    def results(self, operands: tuple[ShapeAndDtype, ...]) -> list[ShapeAndDtype]:
+        return _traced(self.inst, operands, self.params).results
+
+    def uses(self, operands: tuple[ShapeAndDtype, ...]) -> tuple[bool, ...]:
+        return _traced(self.inst, operands, self.params).used
+
+
+def on_cores(
+    inst: Instruction[..., Any],
+    size: int,
+    dims: Sequence[int | None],
+    operands: Sequence[jax.Array],
+    params: Mapping[str, Any],
+) -> list[jax.Array]:
+    """What an instruction computes on several cores, each result `[size, *shape]`.
+
+    Args:
+      inst: one that crosses no cores.
+      size: how many cores.
+      dims: of each operand the dimension that is the cores'; None: they share it.
+      operands: of all cores.
+      params: its parameters.
+    """
+    meaning = _Meaning(inst, tuple(sorted(params.items())))
+    return mapped(meaning, size, dims, operands)
+
+
 def _register(inst: Instruction) -> None:
     """Tells JAX how to run, shape, compile, batch and differentiate an instruction's primitive."""
     primitive = inst.primitive
@@ -456,10 +495,11 @@ def _wrong_shape(
 
 @dataclasses.dataclass(frozen=True)
 class _Traced:
-    """What a meaning's jaxpr says of its results: their shapes, and which have to be rounded."""
+    """What a meaning's jaxpr says: its results' shapes, which have to be rounded, what it uses."""
 
     results: list[ShapeAndDtype]
     unrounded: tuple[bool, ...]
+    used: tuple[bool, ...]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -474,7 +514,7 @@ def _traced(
     meaning = functools.partial(inst.meaning, **dict(params))
     body = jx.body(jax.make_jaxpr(meaning)(*structs))
     results = [(result.aval.shape, result.aval.dtype) for result in body.outvars]
-    return _Traced(results=results, unrounded=unrounded(body))
+    return _Traced(results=results, unrounded=unrounded(body), used=used(body))
 
 
 # --- jax's transformations ---
@@ -512,9 +552,7 @@ def _batch(
             is_stacked = [dim is not None for dim in dims]
             results = inst.stacked(size, is_stacked, arrays, params)
             return results, [0] * len(results)
-        meaning = functools.partial(_local, inst, **params)
-        mapped = jax.vmap(meaning, in_axes=tuple(dims), axis_size=size)
-        results = mapped(*operands)
+        results = on_cores(inst, size, dims, operands, params)
         return results, [0] * len(results)
     pairs = zip(operands, dims, strict=True)
     stacked = [_to_front(x, dim, size) for x, dim in pairs]
