@@ -13,9 +13,9 @@ from emu.clock.resources import Path, Port, Ring
 from emu.clock.state import ClockState
 from emu.clock.tally import Cores, counts
 from emu.clock.throttle import Charge
-from emu.clock.ticks import Active, Ticks, folded, later, select
+from emu.clock.ticks import Active, Ticks, folded, later, plain, select
 from emu.clock.tiles import Value
-from emu.clock.waiting import account, earliest_start, spend
+from emu.clock.waiting import account, ask, earliest_start, spend
 from emu.datasheet import Packing
 from emu.errors import PartialCollective, StaleTile
 from emu.instruction import Crossing, Instruction, lookup
@@ -53,6 +53,8 @@ def _times(state: ClockState, issued: Issue) -> Timing:
     """When it starts and ends; charges an engine that throttles."""
     price = issued.price
     begin, cause = earliest_start(state, issued)
+    if state.asked:
+        ask(state, issued, begin)
     throttled = _throttled(state, issued, begin)
     if issued.inst.arrival is not None:
         done, freed = _cross(state, issued, begin)
@@ -268,6 +270,8 @@ def _written(
     inst = issued.inst
     active = issued.active
     if inst.partial:
+        if state.asked:
+            state.ask(plain(destination.ready), plain(ready))
         ready = later(ready, destination.ready)
     buffer = destination.buffer
     assert buffer is not None

@@ -66,10 +66,12 @@ class OneState(Protocol):
     engines: Mapping[str, OneEngine]
     spent: dict[Key, int]
     end: int
+    asked: dict[int, int]
 
     def port(self, key: tuple[str, None], /) -> OnePort: ...
     def next_version(self) -> int: ...
     def note(self, time: int, /) -> None: ...
+    def ask(self, ready: int, start: int, /) -> None: ...
 
 
 # --- a block ---
@@ -181,6 +183,8 @@ def _issue(state: OneState, step: Issued, slots: Slots) -> None:
         return
     engine = state.engines[step.engine]
     begin, cause = _start(state, engine, step, slots)
+    if state.asked:
+        _ask(state, step, slots, begin)
     freed = begin + step.busy
     done = begin + step.latency
     last = engine.last
@@ -250,6 +254,17 @@ def _start(
     return begin, cause
 
 
+def _ask(state: OneState, step: Issued, slots: Slots, begin: int) -> None:
+    """Keeps when operands of the loop are asked for, `emu.clock.waiting.ask` on plain numbers."""
+    asked = state.asked
+    for slot in step.awaited:
+        ready = slots[slot].ready
+        if ready in asked and begin < asked[ready]:
+            asked[ready] = begin
+    for slot, ticks in step.lead:
+        state.ask(slots[slot].ready, begin - ticks)
+
+
 def _throttle(engine: OneEngine, idle: int, busy: int, gain: int) -> int:
     """By how much longer a throttled engine is busy; keeps its charge."""
     engine.charge, engine.slow, extra = throttle.on_one_core(
@@ -307,9 +322,11 @@ def _results(
         destination = slots[result.destination]
         buffer = destination.buffer
         own = ready
-        # Parts are ready with the last.
-        if step.partial and destination.ready > ready:
-            own = destination.ready
+        if step.partial:
+            state.ask(destination.ready, ready)
+            # Parts are ready with the last.
+            if destination.ready > ready:
+                own = destination.ready
         version = buffer.version = state.next_version()
         buffer.writer = step.eqn
         written = Value(

@@ -139,6 +139,8 @@ class ClockState:
       writes: how many writes there were: versions of buffers are numbers of writes.
       latest, latest_late: of one core, the latest time that came out of an instruction so far; and
         of those that follow from a late arrival (`emu.loops.late`). 0 where there is none.
+      asked: of one core, by the time at which an operand of its loop is ready, the earliest start
+        of an instruction that waits for it (`emu.loops.early`).
       kept_table: see `table`.
     """
 
@@ -162,6 +164,7 @@ class ClockState:
     writes: int = 0
     latest: int = 0
     latest_late: int = 0
+    asked: dict[int, int] = dataclasses.field(default_factory=dict[int, int])
     kept_table: "ClockTable | None" = None
 
     @property
@@ -187,6 +190,12 @@ class ClockState:
             self.latest_late = max(self.latest_late, time)
         else:
             self.latest = max(self.latest, time)
+
+    def ask(self, ready: int, start: int) -> None:
+        """Keeps that an instruction which waits for what is ready by then starts no earlier."""
+        asked = self.asked
+        if ready in asked and start < asked[ready]:
+            asked[ready] = start
 
     def port(self, key: PortKey) -> Port:
         """The port of a memory space's bank, or of the whole memory."""

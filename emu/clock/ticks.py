@@ -93,6 +93,11 @@ def on_core(time: Ticks, grid: tuple[int, ...], core: tuple[int, ...]) -> int:
     return int(everywhere[core])
 
 
+def plain(time: Ticks) -> int:
+    """A time of a mesh of one core."""
+    return time if type(time) is int else int(np.max(time))
+
+
 def flat(times: Sequence[Ticks]) -> np.ndarray:
     """Times one after another in one array."""
     if all(type(time) is int for time in times):
@@ -113,6 +118,7 @@ __all__ = [
     "is_late",
     "later",
     "on_core",
+    "plain",
     "same",
     "select",
 ]

@@ -14,7 +14,7 @@ from emu.clock import names
 from emu.clock.issued import Candidate, Cause, Issue
 from emu.clock.resources import Engine, Port
 from emu.clock.state import ClockState, Trace
-from emu.clock.ticks import Active, Ticks, later, on_core, select
+from emu.clock.ticks import Active, Ticks, later, on_core, plain, select
 
 
 def earliest_start(state: ClockState, issue: Issue) -> tuple[Ticks, Cause]:
@@ -68,6 +68,17 @@ def _wait_for_port(
         found.append((until, cause))
     elif others:
         found.append((port.until, cause))
+
+
+def ask(state: ClockState, issue: Issue, begin: Ticks) -> None:
+    """Keeps when operands of the loop that one core walks are asked for (`emu.loops.early`)."""
+    inst = issue.inst
+    start = plain(begin)
+    awaited = issue.values[inst.destinations :] if inst.partial else issue.values
+    for value in awaited:
+        state.ask(plain(value.ready), start)
+    for place, ticks in issue.price.lead.items():
+        state.ask(plain(issue.values[place].ready), start - plain(ticks))
 
 
 def _chain(issue: Issue) -> Ticks:
@@ -194,4 +205,4 @@ def cause_on(trace: Trace, begin: Ticks, cause: Cause) -> str:
     raise AssertionError("no candidate is as late as the start")
 
 
-__all__ = ["account", "cause_on", "earliest_start", "spend"]
+__all__ = ["account", "ask", "cause_on", "earliest_start", "spend"]

@@ -18,6 +18,7 @@ from emu.clock.ticks import Active
 from emu.clock.tiles import Value
 from emu.instruction import lookup
 from emu.loops import decisions, jump
+from emu.loops.early import Met
 from emu.loops.entry import LoopEntry
 from emu.loops.foresight import Known
 from emu.loops.late import Arrival
@@ -41,8 +42,11 @@ TRACED = b"traced"
 UsesKey: TypeAlias = tuple[jx.Scan, int, tuple[tuple[str, bool], ...]]
 """A loop, what it decides, and the memory spaces of its operands."""
 
-ClassKey: TypeAlias = tuple[jx.Scan, int, int, int, int, bytes]
-"""A loop, what it decides, its form, its clocks, the longest lead, and the starting state."""
+Situation: TypeAlias = tuple[jx.Scan, int, int, int, int]
+"""A loop, what it decides, its form, its clocks, and the longest lead."""
+
+ClassKey: TypeAlias = tuple[Situation, bytes]
+"""A situation, and the starting state."""
 
 
 class LoopStore:
@@ -53,6 +57,7 @@ class LoopStore:
       marks: in place of times that are past.
       uses: what a loop uses.
       outcomes: what a loop does to a core of a class.
+      met: the states that cores were walked from in which some operand was early, by situation.
       rings: what becomes of rings in certain classes, by their outcomes: neighbouring hops of a
         ring of chips mostly do the same to the same classes.
       left_open: classes met so far in which the time of an arrival is left open.
@@ -66,6 +71,7 @@ class LoopStore:
         self.marks = Marks()
         self.uses: dict[UsesKey, Uses] = {}
         self.outcomes: dict[ClassKey, Outcome] = {}
+        self.met: dict[Situation, list[Met]] = {}
         self.rings: KnownRings = {}
         self.left_open: set[ClassKey] = set()
         self.numbers: dict[object, int] = {}
@@ -210,6 +216,7 @@ class Classes:
       base: what its times count from.
       late: when what each cell waits for after all else arrives; 0 where its time is not left open.
       keys, first, past: of each class its key, a cell, and that cell's clocks that are past.
+      rows: of each class, the clocks that are in its starting state.
       traced: the class of the traced core, which is alone in it.
       walked: cores that were read to tell what the loop uses, by class.
       read: what was taken off each core that was read.
@@ -229,6 +236,7 @@ class Classes:
         self.keys: list[ClassKey] = []
         self.first: list[int] = []
         self.past: list[list[Row]] = []
+        self.rows: list[list[Row]] = []
         self.traced: int | None = None
         self.walked: dict[int, Walked] = {}
         self.read: list[OutcomeReader] = []
@@ -275,22 +283,26 @@ class Classes:
         late_states: list[bytes] = []
         if self.state.setup.jump and any(start.arrivals):
             late_states = start.late_states(self.store.name_numbers)
+        situation: Situation = loop, pattern, self.form, rows, lead
         for index, cell in enumerate(cells):
             is_traced = cell == self.traced_cell
             state = TRACED if is_traced else states[index]
-            key: ClassKey = loop, pattern, self.form, rows, lead, state
+            key: ClassKey = situation, state
             arrival = start.arrivals[index] if late_states else None
             # A core that was walked as it is needs no other reading, nor what was met just so.
             is_new = state not in numbers and key not in self.known
             walked = first_time and not index
             if arrival is not None and is_new and not is_traced and not walked:
-                left_open: ClassKey = *key[:-1], late_states[index]
+                left_open: ClassKey = situation, late_states[index]
                 # It pays from the third time on: for the first nobody knows that there is another.
                 met_before = left_open in self.store.left_open
                 self.store.left_open.add(left_open)
                 if met_before and self._holds(left_open, cell, start, index, arrival):
                     key, state = left_open, late_states[index]
                     self.late[cell] = arrival.time
+                    is_new = False
+            if is_new and not is_traced and not walked:
+                self._meet(key)
             if state not in numbers:
                 numbers[state] = len(self.keys)
                 self.keys.append(key)
@@ -298,8 +310,19 @@ class Classes:
                 # A recorded lifetime ends when its buffer is idle: no clock is marked there.
                 past = [] if is_traced else start.past_rows(index)
                 self.past.append(past)
+                self.rows.append(start.rows)
             self.ids[cell] = numbers[state]
         self.traced = numbers.get(TRACED, self.traced)
+
+    def _meet(self, key: ClassKey) -> None:
+        """Takes over what the loop does from a state that differs in early operands only."""
+        if not self.state.setup.jump:
+            return
+        situation, state = key
+        for met in self.store.met.get(situation, []):
+            if met.holds(state):
+                self.known[key] = met.outcome
+                return
 
     def _holds(
         self,
@@ -369,6 +392,10 @@ class Classes:
         if outcome is None:
             outcome = self._of_walked(number) or self._read(number)
             self.known[key] = outcome
+            situation, state = key
+            met = Met.of(state, self.rows[number], outcome)
+            if met is not None:
+                self.store.met.setdefault(situation, []).append(met)
         return outcome
 
     def _of_walked(self, number: int) -> Outcome | None:
@@ -413,6 +440,8 @@ class Classes:
                 state.trace.events += alone.trace.events
                 state.trace.tracked.update(reader.inside)
         merge = Merge(self.entry, outcomes, self.ids, self.base, self.late, self.traced)
+        if state.asked:
+            merge.asked()
         merge.clocks()
         merge.counts()
         # Without jumps an outcome is of one visit, and none is met again.

@@ -7,8 +7,8 @@ moves it, the mark comes out again, and on each core stands for that core's own 
 
 All are far from any time, and from each other:
 
-    ALWAYS    KEEP      marks   | PAST      EARLY      times: 0 ... 2**57
-    -4 * 2**60  -2 * 2**60  -2**60 - n | -2**59   -2**58
+    ALWAYS    KEEP      marks   | PAST      EARLY      times: 0 ... 2**57    NEVER
+    -4 * 2**60  -2 * 2**60  -2**60 - n | -2**59   -2**58                       2**60
 """
 
 from emu.clock.resources import Row
@@ -25,6 +25,9 @@ KEEP = -2 * FOREVER
 
 ALWAYS = -4 * FOREVER
 """Below all times and marks, as a bound: everything is later."""
+
+NEVER = FOREVER
+"""Above all times, `LATE` ones too: the start of an instruction that there is not."""
 
 EARLY = -(1 << 58)
 """In a starting state: too early to decide anything."""
@@ -51,4 +54,4 @@ class Marks:
         return self._rows[-FOREVER - mark]
 
 
-__all__ = ["ALWAYS", "EARLY", "KEEP", "Marks", "PAST"]
+__all__ = ["ALWAYS", "EARLY", "KEEP", "Marks", "NEVER", "PAST"]

@@ -19,7 +19,7 @@ from emu.clock.resources import (
 from emu.clock.ticks import Ticks, later
 from emu.clock.tiles import Value
 from emu.errors import BranchBufferMismatch
-from emu.loops.marks import KEEP, PAST
+from emu.loops.marks import KEEP, NEVER, PAST
 from emu.loops.outcome import (
     BufferAfter,
     FromOutside,
@@ -148,6 +148,15 @@ class Merge(PerClass):
     """Merges engines and counts, then buffers, then outputs."""
 
     # --- engines, ports, counts ---
+
+    def asked(self) -> None:
+        """Tells the core that is read alone when its operands are asked for in this loop."""
+        (outcome,) = self.outcomes
+        entry = self.entry
+        for place, start in outcome.asked.items():
+            if start != NEVER:
+                ready = int(entry.times[entry.position["ready", place], 0])
+                self.state.ask(ready, self.of_one(start, NEVER))
 
     def clocks(self) -> None:
         """Gives engines and ports the times, names and charges that they have in each class."""

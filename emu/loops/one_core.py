@@ -16,6 +16,7 @@ from emu.clock.tiles import Value
 from emu.loops import jump
 from emu.loops.entry import LoopEntry
 from emu.loops.late import Arrival
+from emu.loops.marks import NEVER
 
 # In place of the path of a loop around the one that is read.
 OUTSIDE: Path = ((), -1)
@@ -65,6 +66,9 @@ class OneCore:
         self.values: list[Value] = []
         for place, value in enumerate(entry.values):
             self.values.append(self._value(place, value))
+        for place, value in enumerate(self.values):
+            if value.buffer is not None:
+                self.state.asked[self.time["ready", place]] = NEVER
         self._declare_rings()
 
     def _setup(self) -> Setup:

@@ -17,7 +17,7 @@ from emu.clock.ticks import Ticks, is_late
 from emu.clock.tiles import Value
 from emu.datasheet import Packing
 from emu.loops.late import times_late
-from emu.loops.marks import PAST
+from emu.loops.marks import NEVER, PAST
 from emu.loops.one_core import OneCore
 from emu.tracing import jaxpr as jx
 
@@ -122,6 +122,10 @@ class Outcome:
       is_late: whether times are `LATE` and on where they follow from a late arrival.
       spent_late: how often the time from the base to that arrival is spent besides.
       latest, latest_late: see `ClockState`; None where there is none.
+      asked: by the place of an operand that is in a buffer, when an instruction that waits for it
+        starts at the earliest, after the base; `NEVER` where there is none.
+      limits: by the place of an operand, the time before which it may be ready at any time, after
+        the base (`emu.loops.early`); none of one that may have been waited for.
     """
 
     clocks: dict[Row, int]
@@ -140,6 +144,8 @@ class Outcome:
     spent_late: dict[Key, int]
     latest: int | None
     latest_late: int | None
+    asked: dict[int, int]
+    limits: dict[int, int]
 
 
 class Unclear(Exception):
@@ -193,6 +199,7 @@ class OutcomeReader:
         buffers = self._buffers()
         results = [self._output(value) for value in outputs]
         spent, spent_late = self._spent()
+        asked = self._asked()
         return Outcome(
             clocks=clocks,
             labels=labels,
@@ -211,6 +218,8 @@ class OutcomeReader:
             spent_late=spent_late,
             latest=self.after_base(state.latest) if state.latest else None,
             latest_late=self._latest_late(),
+            asked=asked,
+            limits=self._limits(asked, outputs),
         )
 
     def _spent(self) -> tuple[dict[Key, int], dict[Key, int]]:
@@ -224,6 +233,34 @@ class OutcomeReader:
                     late[key] = count
                     spent[key] = rest + count * self.base
         return spent, late
+
+    def _asked(self) -> dict[int, int]:
+        """When each operand is asked for."""
+        found: dict[int, int] = {}
+        for place, value in enumerate(self.core.values):
+            if value.buffer is not None:
+                start = self.state.asked[self.core.time["ready", place]]
+                # What is asked for after the late arrival is so whenever that is.
+                stays = start == NEVER or (self.is_late and is_late(start))
+                found[place] = start if stays else start - self.base
+        return found
+
+    def _limits(self, asked: dict[int, int], outputs: list[Value]) -> dict[int, int]:
+        """The time before which each early operand may be ready at any time."""
+        scan = self.core.entry.scan
+        # A stack is ready with its last slice, and a slice may be what came in.
+        if self.is_late or len(outputs) > scan.carry:
+            return {}
+        given_back = {id(output.buffer) for output in outputs}
+        limits: dict[int, int] = {}
+        for place, start in asked.items():
+            row: Row = "ready", place
+            ready = self.core.time[row]
+            is_past = ready < PAST or row in self.early
+            comes_out = id(self.core.values[place].buffer) in given_back
+            if is_past or (ready - self.base < start and not comes_out):
+                limits[place] = start
+        return limits
 
     def _latest_late(self) -> int | None:
         late = self.state.latest_late

@@ -135,7 +135,8 @@ class StartingStates:
         never_used = self.last == 0
         names = self._names(numbers)
         others = np.array(self._others(), np.int64).reshape(-1, len(self.cells))
-        state = np.concatenate([times, never_used, names, others], dtype=np.int64)
+        # In the order in which `emu.loops.early.Met` looks at them.
+        state = np.concatenate([times, names, never_used, others], dtype=np.int64)
         by_cell = np.ascontiguousarray(state.T)
         return [own.tobytes() for own in by_cell]
 
