@@ -58,8 +58,8 @@ class LoopStore:
       uses: what a loop uses.
       outcomes: what a loop does to a core of a class.
       met: the states that cores were walked from in which some operand was early, by situation.
-      rings: what becomes of rings in certain classes, by their outcomes: neighbouring hops of a
-        ring of chips mostly do the same to the same classes.
+      rings: what becomes of rings in certain classes: neighbouring hops of a ring of chips mostly
+        do the same to the same classes.
       left_open: classes met so far in which the time of an arrival is left open.
       numbers: of forms and sets of clocks.
       name_numbers: of names, in starting states.
@@ -248,71 +248,96 @@ class Classes:
 
     def divide(self, limit: int) -> bool:
         """Puts every core into a class; False if there are more than `limit`."""
+        if len(self.cells) > limit:
+            return False
+        # Cells under several bands, and many that decide differently, use the same: their states
+        # are made out at once.
+        alike: dict[Uses, list[int]] = {}
+        walked: dict[int, Walked] = {}
         for pattern, cells in self.cells.items():
-            if max(len(self.keys), len(self.cells)) > limit:
-                return False
-            first = cells[0]
-            uses, walked = self._uses(pattern, first)
-            start = StartingStates(self.entry, uses, np.array(cells))
-            self.base[cells] = start.base
-            self._number(pattern, cells, start, first_time=walked is not None)
+            uses, first_walk = self._uses(pattern, cells[0])
+            alike.setdefault(uses, []).append(pattern)
             # That walk may serve as its class' outcome as well, but for the traced core, which has
             # to be walked with its events.
-            if walked is not None and uses.engines and first != self.traced_cell:
-                number = int(self.ids[first])
-                self.walked[number] = walked
+            if first_walk is not None and cells[0] != self.traced_cell:
+                walked[cells[0]] = first_walk
+        for uses, patterns in alike.items():
+            cells = [cell for pattern in patterns for cell in self.cells[pattern]]
+            start = StartingStates(self.entry, uses, np.array(cells))
+            self.base[cells] = start.base
+            self._number(patterns, cells, start, walked)
+            if len(self.keys) > limit:
+                return False
         # Their number is one past the last class, where `PerClass.spread` has the entry for them.
         takes_no_part = self.ids < 0
         self.ids[takes_no_part] = len(self.keys)
-        return len(self.keys) <= limit
+        return True
 
     def _number(
         self,
-        pattern: int,
+        patterns: list[int],
         cells: list[int],
         start: StartingStates,
-        *,
-        first_time: bool,
+        walked: dict[int, Walked],
     ) -> None:
-        """Gives cells that decide alike the numbers of their classes."""
+        """Gives cells the numbers of their classes.
+
+        Args:
+          patterns: of their decisions.
+          cells: of these, pattern by pattern.
+          start: their states.
+          walked: cells whose core was walked as it is, and that walk.
+        """
         loop = self.entry.scan
         rows = self.store.number(tuple(start.resource_rows))
         lead = self.state.prices.lead
-        numbers: dict[bytes, int] = {}
+        numbers: dict[ClassKey, int] = {}
         states = start.states(self.store.name_numbers)
         late_states: list[bytes] = []
         if self.state.setup.jump and any(start.arrivals):
             late_states = start.late_states(self.store.name_numbers)
-        situation: Situation = loop, pattern, self.form, rows, lead
+        situations: list[Situation] = []
+        for pattern in patterns:
+            own: Situation = loop, pattern, self.form, rows, lead
+            situations += [own] * len(self.cells[pattern])
         for index, cell in enumerate(cells):
             is_traced = cell == self.traced_cell
+            situation = situations[index]
             state = TRACED if is_traced else states[index]
             key: ClassKey = situation, state
-            arrival = start.arrivals[index] if late_states else None
+            number = numbers.get(key)
             # A core that was walked as it is needs no other reading, nor what was met just so.
-            is_new = state not in numbers and key not in self.known
-            walked = first_time and not index
-            if arrival is not None and is_new and not is_traced and not walked:
-                left_open: ClassKey = situation, late_states[index]
-                # It pays from the third time on: for the first nobody knows that there is another.
-                met_before = left_open in self.store.left_open
-                self.store.left_open.add(left_open)
-                if met_before and self._holds(left_open, cell, start, index, arrival):
-                    key, state = left_open, late_states[index]
-                    self.late[cell] = arrival.time
-                    is_new = False
-            if is_new and not is_traced and not walked:
-                self._meet(key)
-            if state not in numbers:
-                numbers[state] = len(self.keys)
+            is_new = number is None and key not in self.known
+            if is_new and not is_traced and cell not in walked:
+                arrival = start.arrivals[index] if late_states else None
+                left_open: ClassKey = situation, late_states[index] if arrival else b""
+                if arrival is not None and self._may_leave_open(left_open):
+                    if self._holds(left_open, cell, start, index, arrival):
+                        key = left_open
+                        number = numbers.get(key)
+                        self.late[cell] = arrival.time
+                if key is not left_open:
+                    self._meet(key)
+            if number is None:
+                number = numbers[key] = len(self.keys)
                 self.keys.append(key)
                 self.first.append(cell)
                 # A recorded lifetime ends when its buffer is idle: no clock is marked there.
                 past = [] if is_traced else start.past_rows(index)
                 self.past.append(past)
                 self.rows.append(start.rows)
-            self.ids[cell] = numbers[state]
-        self.traced = numbers.get(TRACED, self.traced)
+                if is_traced:
+                    self.traced = number
+            self.ids[cell] = number
+            if cell in walked and start.uses.engines:
+                self.walked[number] = walked[cell]
+
+    def _may_leave_open(self, key: ClassKey) -> bool:
+        """Whether a class in which the time of an arrival is left open was met before."""
+        # It pays from the third time on: for the first nobody knows that there is another.
+        met_before = key in self.store.left_open
+        self.store.left_open.add(key)
+        return met_before
 
     def _meet(self, key: ClassKey) -> None:
         """Takes over what the loop does from a state that differs in early operands only."""
@@ -439,7 +464,8 @@ class Classes:
             if state.trace is not None and alone.trace is not None:
                 state.trace.events += alone.trace.events
                 state.trace.tracked.update(reader.inside)
-        merge = Merge(self.entry, outcomes, self.ids, self.base, self.late, self.traced)
+        outcomes, ids, traced = self._distinct(outcomes)
+        merge = Merge(self.entry, outcomes, ids, self.base, self.late, traced)
         if state.asked:
             merge.asked()
         merge.clocks()
@@ -448,12 +474,26 @@ class Classes:
         merge.buffers(self.store.rings if state.setup.jump else {})
         return merge.outputs(carry)
 
+    def _distinct(
+        self, outcomes: list[Outcome]
+    ) -> tuple[list[Outcome], np.ndarray, int | None]:
+        """Outcomes, each once, and which each cell and the traced core have.
+
+        States that differ in early operands only are classes of their own with one outcome.
+        """
+        numbers: dict[Outcome, int] = {}
+        of_class = [numbers.setdefault(one, len(numbers)) for one in outcomes]
+        traced = None if self.traced is None else of_class[self.traced]
+        # Cells that take no part keep the number after the last.
+        ids = np.array([*of_class, len(numbers)])[self.ids]
+        return list(numbers), ids, traced
+
 
 def _used_by(state: ClockState) -> Uses:
     """What was used in a state that began with nothing used."""
     engines = [name for name, engine in state.engines.items() if engine.uses]
     rows = [row for row, resource, _ in state.table() if resource.uses]
-    return Uses(engines, rows)
+    return Uses(tuple(engines), tuple(rows))
 
 
 __all__ = ["LoopStore", "exchanges", "scan"]

@@ -17,6 +17,7 @@ Several operands may be late: that keys come 50 ticks before values is a part of
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from emu.clock.resources import Row
 from emu.clock.state import ClockState
@@ -48,7 +49,7 @@ def times_late(ticks: int) -> tuple[int, int]:
     return count, ticks - count * LATE
 
 
-def settling_ticks(state: ClockState, engines: list[str]) -> int:
+def settling_ticks(state: ClockState, engines: Sequence[str]) -> int:
     """How long before an arrival all else must be done, so that it alone decides."""
     longest = 0
     for name in engines:

@@ -7,6 +7,7 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+from emu.clock.names import CauseName
 from emu.clock.resources import (
     CLOCKS,
     LEVELS,
@@ -48,6 +49,8 @@ class InClasses:
       times, users: when it is idle in each class that used it, else `KEEP`, and the last user.
       wrote: which classes wrote it.
       writer: the first of their last writes; None where nobody wrote.
+      only_user: the last user in all classes, if it is one and no time is a mark.
+      any_wrote: whether any class wrote it.
     """
 
     afters: Afters
@@ -56,6 +59,8 @@ class InClasses:
     users: list[str]
     wrote: list[bool]
     writer: jx.Equation | None
+    only_user: str | None
+    any_wrote: bool
 
 
 def in_classes(afters: Afters, *, moved: bool = False) -> InClasses:
@@ -79,7 +84,11 @@ def in_classes(afters: Afters, *, moved: bool = False) -> InClasses:
         if after.written and True not in wrote:
             writer = after.writer
         wrote.append(after.written)
-    return InClasses(afters, used, times, users, wrote, writer)
+    is_one = min(times) > PAST and len(set(users)) == 1
+    only_user = users[0] if is_one else None
+    return InClasses(
+        afters, used, times, users, wrote, writer, only_user, True in wrote
+    )
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -113,35 +122,53 @@ def _ring_in_classes(each: Sequence[RingAfter | None]) -> RingInClasses:
     return RingInClasses(orders, len(changed) == len(each), first.loops, buffers)
 
 
-RingsInClasses: TypeAlias = dict[Path, RingInClasses]
-"""By path, as seen from the loop."""
-
-KnownRings: TypeAlias = dict[tuple[Outcome, ...], RingsInClasses]
-"""What becomes of rings in certain classes, by their outcomes."""
-
-
-@dataclasses.dataclass(eq=False, slots=True)
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
 class MergedRing:
     """A ring after the loop, on the mesh.
 
     Attributes:
-      before: the ring before, or None if it is declared inside.
+      before: the ring before, by its number among those of the loop; None if it is declared inside.
       path: its path, as seen from the loop.
       order: places after, or None where classes turned it differently.
       after: what it is in each class.
-      kept: each buffer that the ring keeps: its place, and what it is in each class.
     """
 
-    before: Ring | None
+    before: int | None
     path: Path
     order: list[int] | None
     after: RingInClasses
-    kept: list[tuple[int, InClasses]] = dataclasses.field(init=False)
 
-    def __post_init__(self) -> None:
-        self.kept = []
-        if self.order is not None:
-            self.kept.extend(zip(self.order, self.after.buffers, strict=True))
+
+@dataclasses.dataclass(frozen=True, eq=False, slots=True)
+class MergedRings:
+    """All rings that some class turned or declared, after the loop, on the mesh.
+
+    Attributes:
+      rings: each of them.
+      used: places of buffers that a ring keeps and that some class used.
+      times: when each of those is idle, int64 `[used buffers, classes]`.
+    """
+
+    rings: list[MergedRing]
+    used: list[int]
+    times: np.ndarray
+
+    @classmethod
+    def of(cls, rings: list[MergedRing]) -> "MergedRings":
+        used: list[int] = []
+        times: list[list[int]] = []
+        for ring in rings:
+            for place, own in zip(ring.order or [], ring.after.buffers):
+                if own.used:
+                    used.append(place)
+                    times.append(own.times)
+        return cls(rings, used, np.array(times, np.int64))
+
+
+KnownRings: TypeAlias = dict[tuple[bool, tuple[Outcome, ...]], MergedRings]
+"""What becomes of rings in certain classes: by whether all cores take part, and outcomes.
+
+Outcomes are of loops of one form, so that places and numbers of rings are the same."""
 
 
 class Merge(PerClass):
@@ -259,14 +286,9 @@ class Merge(PerClass):
         if self.single and self.traced is None:
             self._rings_of_one()
             return
-        rings: list[MergedRing] = []
-        for path, after in self._rings_in_classes(known).items():
-            rings.append(self._merged_ring(path, after))
-        kept: list[tuple[int, InClasses]] = []
-        for ring in rings:
-            kept += ring.kept
-        idles = self._idles(kept)
-        for ring in rings:
+        merged = self._merged_rings(known)
+        idles = self._idles(merged)
+        for ring in merged.rings:
             self._put_ring(ring, idles)
 
     def _rings_of_one(self) -> None:
@@ -298,21 +320,15 @@ class Merge(PerClass):
             buffer.version = self.state.next_version()
             buffer.writer = after.writer
 
-    def _idles(self, kept: list[tuple[int, InClasses]]) -> dict[int, Ticks]:
+    def _idles(self, merged: MergedRings) -> dict[int, Ticks]:
         """When buffers of rings are idle, worked out at once: there are hundreds of them."""
         entry = self.entry
-        places: list[int] = []
-        per_class: list[list[int]] = []
-        for place, buffer in kept:
-            if buffer.used:
-                places.append(place)
-                per_class.append(buffer.times)
-        if not places:
+        if not merged.used:
             return {}
-        rows = [entry.position["idle", place] for place in places]
-        idles = self.many(np.array(per_class, np.int64), entry.times[rows])
+        rows = [entry.position["idle", place] for place in merged.used]
+        idles = self.many(merged.times, entry.times[rows])
         found: dict[int, Ticks] = {}
-        for place, idle in zip(places, idles, strict=True):
+        for place, idle in zip(merged.used, idles, strict=True):
             if idle is not None:
                 found[place] = idle
         return found
@@ -338,7 +354,9 @@ class Merge(PerClass):
             old_user = "" if aside else buffer.user
             if idle is None:
                 idle = self.ticks(own.times, old_idle)
-            user = self.name(own.users, own.times, old_user, self.entry.label_at)
+            user: CauseName | None = own.only_user
+            if user is None or not self.all:
+                user = self.name(own.users, own.times, old_user, self.entry.label_at)
             if aside:
                 buffer.use(idle, user)
             else:
@@ -361,7 +379,7 @@ class Merge(PerClass):
 
     def _write(self, buffer: Buffer, own: InClasses) -> None:
         """Gives a buffer a new version on the cores that wrote it."""
-        if True not in own.wrote:
+        if not own.any_wrote:
             return
         version = self.state.next_version()
         cores = self.flags(own.wrote)
@@ -372,27 +390,32 @@ class Merge(PerClass):
 
     # --- rings ---
 
-    def _rings_in_classes(self, known: KnownRings) -> RingsInClasses:
+    def _merged_rings(self, known: KnownRings) -> MergedRings:
         """The rings that some class turned or declared."""
-        key = tuple(self.outcomes)
+        outcomes = tuple(self.outcomes)
+        key = self.all, outcomes
         if key not in known:
-            found: RingsInClasses = {}
-            for path in _union(outcome.rings for outcome in key):
-                each = [outcome.rings.get(path) for outcome in key]
-                found[path] = _ring_in_classes(each)
-            known[key] = found
+            numbers = {path: i for i, (path, _, _) in enumerate(self.entry.ring_places)}
+            rings: list[MergedRing] = []
+            for path in _union(outcome.rings for outcome in outcomes):
+                each = [outcome.rings.get(path) for outcome in outcomes]
+                before = numbers.get(path)
+                rings.append(self._merged_ring(path, before, _ring_in_classes(each)))
+            known[key] = MergedRings.of(rings)
         return known[key]
 
-    def _merged_ring(self, path: Path, after: RingInClasses) -> MergedRing:
+    def _merged_ring(
+        self, path: Path, before: int | None, after: RingInClasses
+    ) -> MergedRing:
         """A ring after the loop: classes may have turned it differently."""
-        before = self.entry.rings_by_path.get(path)
         if before is None:
             return MergedRing(None, path, None, after)
         # Of a ring of two, an even number of turns gives (0, 1) and an odd number (1, 0). Cores
         # that take no part have not turned it.
         orders = after.orders
         if not (self.all and after.all_changed):
-            orders = orders | {tuple(self._places(before))}
+            _, _, places = self.entry.ring_places[before]
+            orders = orders | {tuple(places)}
         if len(orders) > 1:
             return MergedRing(before, path, None, after)
         (only,) = orders
@@ -400,27 +423,23 @@ class Merge(PerClass):
         assert len(order) == len(after.buffers)
         return MergedRing(before, path, order, after)
 
-    def _places(self, ring: Ring) -> list[int]:
-        """The places of a ring's buffers, in the order of their next use."""
-        return [self.entry.place[id(buffer)] for buffer in ring.buffers]
-
     def _put_ring(self, ring: MergedRing, idles: dict[int, Ticks]) -> None:
         """Gives a ring's buffers their states, by their turn."""
-        before = ring.before
-        if before is None:
+        if ring.before is None:
             start = self.state.path
             inner = [seen_whole(start, loop) for loop in ring.after.loops]
             loops = [*self.state.loops, *inner]
             new = Ring([], seen_whole(start, ring.path), loops)
             self.state.rings.declare(new)
             new.buffers = [self._made(own) for own in ring.after.buffers]
-        elif ring.order is not None:
-            before.buffers = [self.entry.buffers[place] for place in ring.order]
-            for place, own in ring.kept:
-                buffer = self.entry.buffers[place]
-                self._put(buffer, own, idle=idles.get(place))
-        else:
+            return
+        before = self.entry.rings[ring.before]
+        if ring.order is None:
             self._part(before, ring)
+            return
+        before.buffers = [self.entry.buffers[place] for place in ring.order]
+        for place, buffer, own in zip(ring.order, before.buffers, ring.after.buffers):
+            self._put(buffer, own, idle=idles.get(place))
 
     def _part(self, before: Ring, ring: MergedRing) -> None:
         """The ring of classes that turned it differently: new buffers, what was in the old is lost.

@@ -22,12 +22,12 @@ class Uses:
       rows: the clocks of engines and ports that those instructions can wait for.
     """
 
-    engines: list[str]
-    rows: list[Row]
+    engines: tuple[str, ...]
+    rows: tuple[Row, ...]
 
 
 class StartingStates:
-    """The states of cells that decide alike.
+    """The states of cells whose loop uses the same.
 
     No instruction starts before the first of its engines is free, so what is earlier, by the
     longest lead, decides nothing: not a start, and not what is booked as its cause.
