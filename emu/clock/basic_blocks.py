@@ -519,6 +519,7 @@ __all__ = [
     "Plan",
     "Plans",
     "Prepared",
+    "Slot",
     "blocks",
     "prepared",
 ]

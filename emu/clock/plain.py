@@ -3,13 +3,18 @@
 The rules are those of `emu.clock.issue` and `emu.clock.waiting`, where they are explained; here
 nothing differs between cores, so a time is an int, a name a `str`, and no core is left out. Tests
 hold the two equal on random programs (`tests/emu/test_basic_blocks.py`).
+
+Within a block there are no values, as most of them are read once and forgotten: what a walk needs
+of them is in lists by slot, `ready[2]` being when the value in slot 2 may be read. Values are made
+of what the block gives.
 """
 
+import dataclasses
 from collections.abc import Mapping
-from typing import Protocol, TypeAlias, cast
+from typing import Any, Protocol, cast
 
 from emu.clock import throttle
-from emu.clock.basic_blocks import Block, Declared, Issued, Plan, Plans
+from emu.clock.basic_blocks import Block, Declared, Issued, Plan, Plans, Slot
 from emu.clock.issue import check_fresh, declare
 from emu.clock.resources import Buffer, Ring
 from emu.clock.state import ClockState
@@ -50,16 +55,17 @@ class OneEngine(Protocol):
     paces: int
 
 
-class OneValue(Protocol):
-    """A value in a buffer; of others nothing is asked but that they are ready at 0."""
+@dataclasses.dataclass(eq=False, slots=True)
+class Slots:
+    """The values of a block, field by field: of those in a buffer, see `Value`.
 
-    ready: int
-    buffer: OneBuffer
-    version: int
-    source: str
+    Of others nothing is asked but that they are ready at 0.
+    """
 
-
-Slots: TypeAlias = list[OneValue]
+    ready: list[int]
+    buffer: list[OneBuffer]
+    version: list[int]
+    source: list[str]
 
 
 class OneState(Protocol):
@@ -72,6 +78,7 @@ class OneState(Protocol):
     def next_version(self) -> int: ...
     def note(self, time: int, /) -> None: ...
     def ask(self, ready: int, start: int, /) -> None: ...
+    def made_buffer(self, ready: int, source: str, /) -> OneBuffer: ...
 
 
 # --- a block ---
@@ -92,24 +99,54 @@ def walk(
     plan = plans.plan(state, block, inputs)
     if plan is None:
         return False
-    slots = plan.slots.copy()
-    slots[: len(inputs)] = inputs
+    models = plan.slots.copy()
+    models[: len(inputs)] = inputs
     for integer in plan.integers:
-        operands = [slots[slot] for slot in integer.operands]
-        slots[integer.result] = without_instruction(state, integer.eqn, operands)
+        operands = [models[slot] for slot in integer.operands]
+        models[integer.result] = without_instruction(state, integer.eqn, operands)
+    slots = _slots(inputs, len(models))
     rings = iter(_rings(state, plan))
-    own_slots = cast(Slots, slots)
     own_state = cast(OneState, state)
     for step in plan.steps:
         if isinstance(step, Declared):
-            slots[step.result] = _declare(state, step, next(rings))
+            _declare(own_state, step, next(rings), slots)
         else:
-            _issue(own_state, step, own_slots)
+            _issue(own_state, step, slots, models)
     _book(state, plan)
     for given in plan.gives:
-        value = slots[given.slot]
+        slot = given.slot
+        is_made = slot >= len(inputs) and slots.buffer[slot] is not None
+        value = _value(slots, slot, models[slot]) if is_made else models[slot]
         values[given.atom] = value if given.view is None else value.viewed(given.view)
     return True
+
+
+def _slots(inputs: list[Value], count: int) -> Slots:
+    """The slots of a block before its first step."""
+    rest = count - len(inputs)
+    fields = (
+        [value.ready for value in inputs] + [0] * rest,
+        [value.buffer for value in inputs] + [None] * rest,
+        [value.version for value in inputs] + [None] * rest,
+        [value.source for value in inputs] + [""] * rest,
+    )
+    return Slots(*cast(tuple[Any, Any, Any, Any], fields))
+
+
+def _value(slots: Slots, slot: Slot, model: Value) -> Value:
+    """What is in a slot as a value that looks like `model`."""
+    # Positional, as all that is made so often.
+    return Value(
+        model.shape,
+        model.dtype,
+        model.space,
+        slots.ready[slot],
+        cast(Buffer, slots.buffer[slot]),
+        slots.version[slot],
+        None,
+        None,
+        slots.source[slot],
+    )
 
 
 def _book(state: ClockState, plan: Plan) -> None:
@@ -150,35 +187,27 @@ def _ring(state: ClockState, declared: Declared) -> Ring:
     return ring
 
 
-def _declare(state: ClockState, declared: Declared, ring: Ring) -> Value:
-    buffer = ring.turn()
+def _declare(state: OneState, declared: Declared, ring: Ring, slots: Slots) -> None:
+    buffer: OneBuffer = cast(Any, ring.turn())
     version = buffer.version = state.next_version()
     buffer.writer = declared.eqn
-    aval = declared.eqn.outvars[0].aval
-    # Positional, as all that is made so often.
-    return Value(
-        aval.shape,
-        aval.dtype,
-        declared.space,
-        buffer.idle,
-        buffer,
-        version,
-        None,
-        None,
-        f"buffer:{buffer.user}",
-    )
+    slot = declared.result
+    slots.ready[slot] = buffer.idle
+    slots.buffer[slot] = buffer
+    slots.version[slot] = version
+    slots.source[slot] = f"buffer:{buffer.user}"
 
 
 # --- instructions ---
 
 
-def _issue(state: OneState, step: Issued, slots: Slots) -> None:
+def _issue(state: OneState, step: Issued, slots: Slots, models: list[Value]) -> None:
     """Starts an instruction and puts its results into their slots."""
+    versions = slots.version
+    buffers = slots.buffer
     for slot in step.held:
-        value = slots[slot]
-        if value.version is not value.buffer.version:
-            operands = [slots[place] for place in step.operands]
-            check_fresh(step.inst, step.eqn, cast(list[Value], operands), None)
+        if versions[slot] is not buffers[slot].version:
+            _check_fresh(step, slots, models)
     if step.engine is None:
         return
     engine = state.engines[step.engine]
@@ -197,19 +226,32 @@ def _issue(state: OneState, step: Issued, slots: Slots) -> None:
         _spend(state, engine, "throttle", extra)
         freed += extra
         done += extra
-    done = max(done, freed)
-    paced = begin + step.interval
+    if freed > done:
+        done = freed
+    latest = done
     if step.interval:
-        engine.paced = paced
+        paced = engine.paced = begin + step.interval
+        if paced > latest:
+            latest = paced
     engine.free = engine.last = freed
     for name, ticks in step.taken:
         other = state.engines[name]
         other.free = other.free + ticks
     if done > state.end:
         state.end = done
-    state.note(max(done, paced) + step.handover)
+    state.note(latest + step.handover)
     _hold(state, engine, step, slots, freed, done)
     _results(state, engine, step, slots, done + step.handover)
+
+
+def _check_fresh(step: Issued, slots: Slots, models: list[Value]) -> None:
+    """Raises `StaleTile` where an operand's buffer holds a later write."""
+    operands: list[Value] = []
+    for slot in step.operands:
+        model = models[slot]
+        is_held = slot in step.held
+        operands.append(_value(slots, slot, model) if is_held else model)
+    check_fresh(step.inst, step.eqn, operands, None)
 
 
 def _start(
@@ -224,19 +266,20 @@ def _start(
     if engine.paced > begin:
         begin = engine.paced
         cause = "interval"
+    ready = slots.ready
+    buffers = slots.buffer
     for slot in step.awaited:
-        value = slots[slot]
-        if value.ready > begin:
-            begin = value.ready
-            cause = value.source
+        if ready[slot] > begin:
+            begin = ready[slot]
+            cause = slots.source[slot]
     for slot in step.destinations:
-        buffer = slots[slot].buffer
+        buffer = buffers[slot]
         if buffer.idle > begin:
             begin = buffer.idle
             cause = f"buffer:{buffer.user}"
     name = engine.name
     for slot in step.held:
-        port = slots[slot].buffer.port
+        port = buffers[slot].port
         # Its own user needs no turn.
         if port is not None and port.until > begin and port.engine != name:
             begin = port.until
@@ -247,9 +290,8 @@ def _start(
             begin = port.until
             cause = "port"
     for slot, ticks in step.lead:
-        ready = slots[slot].ready + ticks
-        if ready > begin:
-            begin = ready
+        if ready[slot] + ticks > begin:
+            begin = ready[slot] + ticks
             cause = "lead"
     return begin, cause
 
@@ -258,11 +300,11 @@ def _ask(state: OneState, step: Issued, slots: Slots, begin: int) -> None:
     """Keeps when operands of the loop are asked for, `emu.clock.waiting.ask` on plain numbers."""
     asked = state.asked
     for slot in step.awaited:
-        ready = slots[slot].ready
+        ready = slots.ready[slot]
         if ready in asked and begin < asked[ready]:
             asked[ready] = begin
     for slot, ticks in step.lead:
-        state.ask(slots[slot].ready, begin - ticks)
+        state.ask(slots.ready[slot], begin - ticks)
 
 
 def _throttle(engine: OneEngine, idle: int, busy: int, gain: int) -> int:
@@ -287,15 +329,16 @@ def _hold(
     done: int,
 ) -> None:
     """Keeps buffers and ports in use until the instruction is done with them."""
+    buffers = slots.buffer
     for slot in step.awaited:
-        buffer = slots[slot].buffer
+        buffer = buffers[slot]
         buffer.uses += 1
         # Of two that are done at once the later in program order names the wait.
         if done >= buffer.idle:
             buffer.idle = done
             buffer.user = engine.cause
     for slot in step.held:
-        port = slots[slot].buffer.port
+        port = buffers[slot].port
         if port is not None:
             _use_port(port, engine, freed)
     for space in step.ports:
@@ -313,34 +356,27 @@ def _results(
     state: OneState, engine: OneEngine, step: Issued, slots: Slots, ready: int
 ) -> None:
     for result in step.results:
+        slot = result.slot
+        slots.source[slot] = engine.cause
         if result.destination is None:
-            made = cast(ClockState, state).made(
-                result.aval, result.space, ready, engine.cause
-            )
-            slots[result.slot] = cast(OneValue, made)
+            buffer = state.made_buffer(ready, engine.cause)
+            slots.ready[slot] = ready
+            slots.buffer[slot] = buffer
+            slots.version[slot] = buffer.version
             continue
-        destination = slots[result.destination]
-        buffer = destination.buffer
+        buffer = slots.buffer[result.destination]
         own = ready
         if step.partial:
-            state.ask(destination.ready, ready)
+            written = slots.ready[result.destination]
+            state.ask(written, ready)
             # Parts are ready with the last.
-            if destination.ready > ready:
-                own = destination.ready
+            if written > ready:
+                own = written
         version = buffer.version = state.next_version()
         buffer.writer = step.eqn
-        written = Value(
-            result.aval.shape,
-            result.aval.dtype,
-            result.space,
-            own,
-            cast(Buffer, buffer),
-            version,
-            None,
-            None,
-            engine.cause,
-        )
-        slots[result.slot] = cast(OneValue, written)
+        slots.ready[slot] = own
+        slots.buffer[slot] = buffer
+        slots.version[slot] = version
 
 
 __all__ = ["walk"]

@@ -186,10 +186,11 @@ class ClockState:
 
     def note(self, time: int) -> None:
         """Keeps a time that came out of an instruction, on one core, if it is the latest."""
-        if is_late(time):
-            self.latest_late = max(self.latest_late, time)
-        else:
-            self.latest = max(self.latest, time)
+        if not is_late(time):
+            if time > self.latest:
+                self.latest = time
+        elif time > self.latest_late:
+            self.latest_late = time
 
     def ask(self, ready: int, start: int) -> None:
         """Keeps that an instruction which waits for what is ready by then starts no earlier."""
@@ -208,14 +209,19 @@ class ClockState:
 
     def made(self, aval: jx.Aval, space: str, ready: Ticks, source: CauseName) -> Value:
         """A value in a buffer of its own, which its maker writes until it is ready."""
-        # Nobody may overwrite it before. That is a use like another: a core that is read for others
-        # of its class tells them when the buffers are idle that the loop has used.
-        buffer = self.buffer(ready, source)
-        buffer.uses = 1
+        buffer = self.made_buffer(ready, source)
         version = buffer.version
         return Value(
             aval.shape, aval.dtype, space, ready, buffer, version, source=source
         )
+
+    def made_buffer(self, ready: Ticks, source: CauseName) -> Buffer:
+        """A buffer that somebody writes until it is ready."""
+        # Nobody may overwrite it before. That is a use like another: a core that is read for others
+        # of its class tells them when the buffers are idle that the loop has used.
+        buffer = self.buffer(ready, source)
+        buffer.uses = 1
+        return buffer
 
     # --- every clock, by name ---
 

@@ -27,7 +27,7 @@ from emu.loops.merge import KnownRings, Merge
 from emu.loops.one_core import OneCore
 from emu.loops.outcome import Outcome, OutcomeReader, Unclear
 from emu.loops.patterns import Patterns
-from emu.loops.starting_state import StartingStates, Uses
+from emu.loops.starting_state import StartingStates, Uses, distinct
 from emu.tracing import jaxpr as jx
 
 MAX_CELLS = 4096
@@ -36,7 +36,7 @@ MAX_CELLS = 4096
 MAX_CLASSES, FEW = 256, 16
 # A loop is stepped about so often before it is jumped, and is met again for about so many steps.
 SETTLED, SMALL = 4, 400
-# In place of the starting state of the traced core: no other core is like it.
+# In place of the starting state of the traced core.
 TRACED = b"traced"
 
 UsesKey: TypeAlias = tuple[jx.Scan, int, tuple[tuple[str, bool], ...]]
@@ -288,56 +288,71 @@ class Classes:
           start: their states.
           walked: cells whose core was walked as it is, and that walk.
         """
-        loop = self.entry.scan
         rows = self.store.number(tuple(start.resource_rows))
         lead = self.state.prices.lead
-        numbers: dict[ClassKey, int] = {}
-        states = start.states(self.store.name_numbers)
-        late_states: list[bytes] = []
-        if self.state.setup.jump and any(start.arrivals):
-            late_states = start.late_states(self.store.name_numbers)
-        situations: list[Situation] = []
+        own_patterns: list[int] = []
         for pattern in patterns:
-            own: Situation = loop, pattern, self.form, rows, lead
-            situations += [own] * len(self.cells[pattern])
-        for index, cell in enumerate(cells):
-            is_traced = cell == self.traced_cell
-            situation = situations[index]
-            state = TRACED if is_traced else states[index]
-            key: ClassKey = situation, state
-            number = numbers.get(key)
+            own_patterns += [pattern] * len(self.cells[pattern])
+        states = start.states(self.store.name_numbers)
+        is_traced = np.array(cells) == self.traced_cell
+        firsts, which = distinct(np.vstack([states, own_patterns, is_traced]))
+        numbers: list[int] = []
+        for group, index in enumerate(firsts):
+            loop, pattern = self.entry.scan, own_patterns[index]
+            situation: Situation = loop, pattern, self.form, rows, lead
+            key: ClassKey = situation, states[:, index].tobytes()
+            if is_traced[index]:
+                # No other core is like it.
+                key = situation, TRACED
+                self.traced = len(self.keys)
             # A core that was walked as it is needs no other reading, nor what was met just so.
-            is_new = number is None and key not in self.known
-            if is_new and not is_traced and cell not in walked:
-                arrival = start.arrivals[index] if late_states else None
-                left_open: ClassKey = situation, late_states[index] if arrival else b""
-                if arrival is not None and self._may_leave_open(left_open):
-                    if self._holds(left_open, cell, start, index, arrival):
-                        key = left_open
-                        number = numbers.get(key)
-                        self.late[cell] = arrival.time
-                if key is not left_open:
-                    self._meet(key)
-            if number is None:
-                number = numbers[key] = len(self.keys)
-                self.keys.append(key)
-                self.first.append(cell)
-                # A recorded lifetime ends when its buffer is idle: no clock is marked there.
-                past = [] if is_traced else start.past_rows(index)
-                self.past.append(past)
-                self.rows.append(start.rows)
-                if is_traced:
-                    self.traced = number
-            self.ids[cell] = number
-            if cell in walked and start.uses.engines:
-                self.walked[number] = walked[cell]
+            elif key not in self.known and cells[index] not in walked:
+                each = np.flatnonzero(which == group).tolist()
+                self._number_new(key, cells, start, each)
+                numbers.append(-1)
+                continue
+            first_walk = walked.get(cells[index])
+            if first_walk is not None and start.uses.engines and not is_traced[index]:
+                self.walked[len(self.keys)] = first_walk
+            numbers.append(self._add(key, cells[index], start, index))
+        known = np.array(numbers)[which]
+        self.ids[np.array(cells)[known >= 0]] = known[known >= 0]
 
-    def _may_leave_open(self, key: ClassKey) -> bool:
-        """Whether a class in which the time of an arrival is left open was met before."""
-        # It pays from the third time on: for the first nobody knows that there is another.
-        met_before = key in self.store.left_open
-        self.store.left_open.add(key)
-        return met_before
+    def _number_new(
+        self, key: ClassKey, cells: list[int], start: StartingStates, each: list[int]
+    ) -> None:
+        """`_number` of cells whose state was never met: each may wait for what comes late."""
+        situation, _ = key
+        numbers: dict[ClassKey, int] = {}
+        for index in each:
+            cell = cells[index]
+            own = key
+            arrival = start.arrivals[index] if self.state.setup.jump else None
+            if arrival is not None:
+                state = start.late_state(index, arrival, self.store.name_numbers)
+                left_open: ClassKey = situation, state
+                # It pays from the third time on: for the first nobody knows that there is another.
+                met_before = left_open in self.store.left_open
+                self.store.left_open.add(left_open)
+                if met_before and self._holds(left_open, cell, start, index, arrival):
+                    own = left_open
+                    self.late[cell] = arrival.time
+            if own not in numbers:
+                if own is key:
+                    self._meet(key)
+                numbers[own] = self._add(own, cell, start, index)
+            self.ids[cell] = numbers[own]
+
+    def _add(self, key: ClassKey, cell: int, start: StartingStates, index: int) -> int:
+        """Adds a class; its number."""
+        self.keys.append(key)
+        self.first.append(cell)
+        # A recorded lifetime ends when its buffer is idle: no clock is marked there.
+        _, state = key
+        past = [] if state == TRACED else start.past_rows(index)
+        self.past.append(past)
+        self.rows.append(start.rows)
+        return len(self.keys) - 1
 
     def _meet(self, key: ClassKey) -> None:
         """Takes over what the loop does from a state that differs in early operands only."""

@@ -12,6 +12,33 @@ from emu.loops.entry import UNLIKE, LoopEntry, Numbers
 from emu.loops.late import Arrival, settling_ticks
 from emu.loops.marks import EARLY
 
+# Any odd numbers that have nothing to do with one another.
+_FACTORS = np.random.default_rng(0).integers(-(2**62), 2**62, 1 << 16) | 1
+
+
+def distinct(columns: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """The first of equal columns, in their order, and by number which of these each column is.
+
+    Args:
+      columns: int64 `[rows, columns]`.
+    """
+    rows, count = columns.shape
+    if count == 1:
+        return [0], np.zeros(1, np.int64)
+    # Sorting columns compares them row by row. Sums that depend on every row tell nearly for
+    # certain which may be equal, and then one comparison tells whether they are.
+    factors = np.resize(_FACTORS, rows)
+    _, first, which = np.unique(
+        factors @ columns, return_index=True, return_inverse=True
+    )
+    if not (columns == columns[:, first[which]]).all():
+        _, first, which = np.unique(
+            columns, axis=1, return_index=True, return_inverse=True
+        )
+    # From the order of sums to that of the columns.
+    order = np.argsort(first)
+    return first[order].tolist(), np.argsort(order)[which.reshape(-1)]
+
 
 @dataclasses.dataclass(frozen=True)
 class Uses:
@@ -36,6 +63,8 @@ class StartingStates:
       base: per cell, when that first engine is free; 0 where nothing can be too early.
       past: which clocks are too early, `[rows, cells]`.
     """
+
+    _states: np.ndarray | None = None
 
     def __init__(self, entry: LoopEntry, uses: Uses, cells: np.ndarray):
         self.entry = entry
@@ -109,36 +138,31 @@ class StartingStates:
             before = max(before, time)
         return None
 
-    def late_states(self, numbers: Numbers) -> list[bytes]:
-        """The states where whatever is late may come at any time: those of `arrivals`."""
-        times = self.times.copy()
-        place = {row: number for number, row in enumerate(self.rows)}
-        for index, arrival in enumerate(self.arrivals):
-            if arrival is None:
-                continue
-            for row in arrival.rows:
-                own = place[row], index
-                in_place = arrival.in_place_of(int(times[own]))
-                times[own] = in_place + self.base[index]
-        return self._states(times, numbers)
+    def late_state(self, index: int, arrival: Arrival, numbers: Numbers) -> bytes:
+        """The state of one of the cells where whatever is late may come at any time."""
+        times = self.times[:, index] - self.base[index]
+        for row in arrival.rows:
+            place = self.rows.index(row)
+            times[place] = arrival.in_place_of(int(self.times[place, index]))
+        state = self.states(numbers)[:, index].copy()
+        clocks = len(self.rows)
+        state[:clocks] = np.where(self.past[:, index], EARLY, times)
+        return state.tobytes()
 
-    def states(self, numbers: Numbers) -> list[bytes]:
-        """Each cell's state.
+    def states(self, numbers: Numbers) -> np.ndarray:
+        """Each cell's state, int64 `[clocks, their names and what else there is, cells]`.
 
         An engine that was never used books its first wait as fill.
         """
-        return self._states(self.times, numbers)
-
-    def _states(self, own_times: np.ndarray, numbers: Numbers) -> list[bytes]:
-        since_base = own_times - self.base
-        times = np.where(self.past, EARLY, since_base)
-        never_used = self.last == 0
-        names = self._names(numbers)
-        others = np.array(self._others(), np.int64).reshape(-1, len(self.cells))
-        # In the order in which `emu.loops.early.Met` looks at them.
-        state = np.concatenate([times, names, never_used, others], dtype=np.int64)
-        by_cell = np.ascontiguousarray(state.T)
-        return [own.tobytes() for own in by_cell]
+        if self._states is None:
+            times = np.where(self.past, EARLY, self.times - self.base)
+            never_used = self.last == 0
+            names = self._names(numbers)
+            others = np.array(self._others(), np.int64).reshape(-1, len(self.cells))
+            # In the order in which `emu.loops.early.Met` looks at them.
+            parts = [times, names, never_used, others]
+            self._states = np.concatenate(parts, dtype=np.int64)
+        return self._states
 
     def past_rows(self, index: int) -> list[Row]:
         """The clocks that are past in the cell of that index among `cells`."""

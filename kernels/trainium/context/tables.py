@@ -73,6 +73,17 @@ class Sides:
         Args:
           masks: one, or one for each head; then blocks are those of each group of heads in turn.
         """
+        # A kernel's tables are made of it, and a report counts it again.
+        kept = tuple(masks)
+        if kept not in self._maps:
+            self._maps[kept] = self._map_of_heads(masks)
+        return self._maps[kept].copy()
+
+    @functools.cached_property
+    def _maps(self) -> dict[tuple[Mask, ...], np.ndarray]:
+        return {}
+
+    def _map_of_heads(self, masks: Masks) -> np.ndarray:
         if len(masks) == 1:
             return self._map(masks[0])
         maps: dict[int, np.ndarray] = {}
