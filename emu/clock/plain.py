@@ -115,7 +115,7 @@ def walk(
     _book(state, plan)
     for given in plan.gives:
         slot = given.slot
-        is_made = slot >= len(inputs) and slots.buffer[slot] is not None
+        is_made = slot >= len(inputs) and models[slot].buffer is not None
         value = _value(slots, slot, models[slot]) if is_made else models[slot]
         values[given.atom] = value if given.view is None else value.viewed(given.view)
     return True

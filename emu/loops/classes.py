@@ -432,11 +432,15 @@ class Classes:
         if outcome is None:
             outcome = self._of_walked(number) or self._read(number)
             self.known[key] = outcome
-            situation, state = key
-            met = Met.of(state, self.rows[number], outcome)
-            if met is not None:
-                self.store.met.setdefault(situation, []).append(met)
+            self._keep_for_others(number, outcome)
         return outcome
+
+    def _keep_for_others(self, number: int, outcome: Outcome) -> None:
+        """Keeps what the loop does for states that differ in early operands only."""
+        situation, state = self.keys[number]
+        met = Met.of(state, self.rows[number], outcome)
+        if met is not None and self.state.setup.jump:
+            self.store.met.setdefault(situation, []).append(met)
 
     def _of_walked(self, number: int) -> Outcome | None:
         """The outcome on the core that was read to tell what the loop uses, if it is clear."""

@@ -183,7 +183,9 @@ class Merge(PerClass):
         for place, start in outcome.asked.items():
             if start != NEVER:
                 ready = int(entry.times[entry.position["ready", place], 0])
-                self.state.ask(ready, self.of_one(start, NEVER))
+                time = self.of_one(start, NEVER)
+                assert isinstance(time, int)
+                self.state.ask(ready, time)
 
     def clocks(self) -> None:
         """Gives engines and ports the times, names and charges that they have in each class."""

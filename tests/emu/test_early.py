@@ -1,12 +1,15 @@
 """What is there before anything asks for it: one reading holds however early it comes."""
 
 import functools
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from jax import lax
 
 from emu import Known, Program
+from emu.clock.resources import Row
 from emu.loops import classes
 from tests import helpers
 from tests.helpers import F32, THROTTLED, TOY, counted, fetch, hop, op, part, tile
@@ -142,20 +145,22 @@ def state_of(*ready, name=7):
     return np.array([0, *ready, 1, name, name, 0], np.int64).tobytes()
 
 
+ROWS: list[Row] = [("last", "mul"), ("ready", 0), ("ready", 1)]
+
+
+def met_in(state, **limits) -> Any:
+    """A state met, with the limits of operands by their place."""
+    of_places = {int(place[1:]): limit for place, limit in limits.items()}
+    return classes.Met.of(state, ROWS, cast(Any, SimpleNamespace(limits=of_places)))
+
+
 def test_what_is_ready_before_its_limit_may_be_so_at_any_time():
-    rows = [("last", "mul"), ("ready", 0), ("ready", 1)]
-
-    class Told:
-        limits = {1: LIMIT}
-
-    met = classes.Met.of(state_of(30, 40), rows, Told)
+    met = met_in(state_of(30, 40), _1=LIMIT)
     assert met.holds(state_of(30, 40)) and met.holds(state_of(30, LIMIT - 1))
     # As late as the instruction that waits for it, it may be the cause of a wait.
     assert not met.holds(state_of(30, LIMIT))
     # Of the other operand no other time will do, nor another name.
     assert not met.holds(state_of(31, 40)) and not met.holds(state_of(30, 40, name=8))
-    Told.limits = {0: LIMIT, 1: LIMIT}
-    met = classes.Met.of(state_of(30, 40), rows, Told)
-    assert met.holds(state_of(31, 1, name=8))
-    Told.limits = {}
-    assert classes.Met.of(state_of(30, 40), rows, Told) is None
+    both = met_in(state_of(30, 40), _0=LIMIT, _1=LIMIT)
+    assert both.holds(state_of(31, 1, name=8))
+    assert met_in(state_of(30, 40)) is None
