@@ -17,13 +17,13 @@ from emu.clock.resources import CLOCKS, LEVELS, RESOURCES, Buffer, Engine, Port
 from emu.clock.state import ClockState, Setup, initial_state
 from emu.clock.ticks import Flags, Ticks
 from emu.clock.tiles import Value
-from emu.loops import jump
+from emu.loops import jump, starting_state
 from emu.loops.entry import LoopEntry
 from emu.loops.marks import ALWAYS, Marks
 from emu.loops.merge import Merge
 from emu.loops.one_core import OneCore
 from emu.loops.outcome import OutcomeReader
-from emu.loops.starting_state import StartingStates, Uses
+from emu.loops.starting_state import StartingStates, Uses, distinct
 from emu.tracing import jaxpr as jx
 from tests.helpers import THROTTLED
 
@@ -151,10 +151,25 @@ def test_a_starting_state_depends_on_every_clock_and_level():
             setattr(state.resource(row), field, 0)
         field = CLOCKS[changed[0]].time if changed[0] in CLOCKS else changed[0]
         setattr(state.resource(changed), field, np.array([0, 7, 0]))
-        uses = Uses([*state.engines], rows)
+        uses = Uses(tuple(state.engines), tuple(rows))
         start = StartingStates(entry_of(state), uses, np.arange(3))
-        first, second, third = start.states({})
-        assert first == third != second, changed
+        states = start.states({})
+        firsts, which = distinct(states)
+        assert firsts == [0, 1] and which.tolist() == [0, 1, 0], changed
+
+
+@pytest.mark.parametrize("sums_differ", [True, False])
+def test_equal_columns_are_told_apart_though_their_sums_were_equal(
+    sums_differ, monkeypatch
+):
+    if not sums_differ:
+        monkeypatch.setattr(starting_state, "_FACTORS", np.zeros(1, np.int64))
+    rng = np.random.default_rng(0)
+    columns = rng.integers(-(2**60), 2**60, (40, 5))[:, [3, 1, 3, 4, 1, 1, 0]]
+    firsts, which = distinct(columns)
+    assert firsts == [0, 1, 3, 6]
+    assert which.tolist() == [0, 1, 0, 2, 1, 1, 3]
+    assert distinct(columns[:, :1])[0] == [0]
 
 
 def test_a_jump_moves_every_clock():
