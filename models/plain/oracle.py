@@ -47,9 +47,16 @@ def generate(
         The generated token ids, and the logits each was chosen from, float32 `[tokens, vocab]`.
 
     Raises:
-        ModelError: The ids are not of this model, or prompt and answer exceed its context.
+        ModelError: The ids are not of this model, prompt and answer exceed its context, or latents
+            are to be held in codes.
     """
     check_ids(model.config, prompt_ids, n)
+    if model.config.latent is not None and cached is not None and cached.is_coded:
+        raise ModelError(
+            f"{model.config.name}: a prompt sees its latents as they are, and the cache has keys "
+            f"and values made of them, so that none are left to be held in {cached.name} behind "
+            "it; extend an empty cache token by token"
+        )
     stops = {eos_id} if isinstance(eos_id, int) else set(eos_id or ())
     longest = len(prompt_ids) + n
     # Slots that are never filled weigh exactly 0.
@@ -79,7 +86,10 @@ def generate(
 
 
 def cache_as_held(cache: KVCache, held: Format | None) -> KVCache:
-    """The cache with what a format makes of each token's key and value of a head."""
+    """The cache with what a format makes of each token's key and value of a head.
+
+    Not of latents, of which keys and values of all heads are here: these may join the cache held.
+    """
     k, v = taken_as(held, cache.k), taken_as(held, cache.v)
     return dataclasses.replace(cache, k=k, v=v)
 

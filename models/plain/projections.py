@@ -47,6 +47,7 @@ def project(
     normed: jax.Array,
     positions: Positions,
     held: Format | None = None,
+    cached: Format | None = None,
 ) -> Projected:
     """Queries, keys and values of `normed` `[batch, seq, d]`, itself as products take it.
 
@@ -57,11 +58,14 @@ def project(
         normed: What the residual stream's norm gives.
         positions: Of the tokens.
         held: What products have latents in; None: float32.
+        cached: What keys and values, or a latent and its turned key, are held in as they join the
+            cache, by token and head; None: float32.
     """
     if form.latent is None:
         q, k, v = _grouped(config, form, weights, normed, positions)
+        k, v = taken_as(cached, k), taken_as(cached, v)
     else:
-        q, k, v = _latent(config, form, weights, normed, positions, held)
+        q, k, v = _latent(config, form, weights, normed, positions, held, cached)
     if form.temperature is not None:
         tuned = form.temperature
         steps = jnp.floor((positions.q.astype(jnp.float32) + 1) / tuned.floor)
@@ -119,6 +123,7 @@ def _latent(
     normed: jax.Array,
     positions: Positions,
     held: Format | None,
+    cached: Format | None,
 ) -> Projected:
     """Keys and values of all heads, made of one latent a token (expanded)."""
     latent, eps = form.latent, config.rms_norm_eps
@@ -138,13 +143,14 @@ def _latent(
     turned = rotate(turned, positions.cos, positions.sin)
     q = jnp.concatenate([plain, turned], axis=-1)
 
-    cached = _linear(weights, normed, "wkv_down")
-    rank, shared = jnp.split(cached, [latent.rank], axis=-1)
-    made = taken_as(held, rms_norm(rank, weights["latent_norm"], eps))
-    pair = _linear(weights, made, "wkv_up")
+    down = _linear(weights, normed, "wkv_down")
+    rank, shared = jnp.split(down, [latent.rank], axis=-1)
+    rank = taken_as(cached, rms_norm(rank, weights["latent_norm"], eps))
+    pair = _linear(weights, taken_as(held, rank), "wkv_up")
     keys, values = jnp.split(of_heads(pair), [latent.plain], axis=-1)
     # One turned part for all heads.
     shared = rotate(shared[:, :, None], positions.cos, positions.sin)
+    shared = taken_as(cached, shared)
     shared = jnp.broadcast_to(shared, (*keys.shape[:3], latent.turned))
     return q, jnp.concatenate([keys, shared], axis=-1), values
 

@@ -69,6 +69,8 @@ class Call:
         tables: Of each RoPE.
         shards: Of its tokens over devices.
         held: What products of layers have activations in; all else is float32.
+        cached: What keys and values, or the latents that they are made of, are held in, by token
+            and head; None: float32.
     """
 
     config: ModelConfig
@@ -76,6 +78,7 @@ class Call:
     tables: Tables
     shards: Shards = WHOLE
     held: Taken = Taken()
+    cached: Format | None = None
 
     def of(self, form: LayerForm) -> Positions:
         """The positions, with the tables of a layer's RoPE."""
@@ -95,7 +98,7 @@ def layer_block(
     normed = rms_norm(x, weights["attn_norm"], eps)
     normed = taken_as(call.held.weights, normed)
     own = call.config, form.attention, weights, normed, positions
-    q, k, v = project(*own, call.held.weights)
+    q, k, v = project(*own, call.held.weights, call.cached)
     keys, values = remember(k.swapaxes(1, 2), v.swapaxes(1, 2))
     mixed = mixed_values(call, kind, weights, (q, keys, values), positions)
     mixed = taken_as(call.held.weights, mixed)
@@ -330,7 +333,7 @@ def extend(
         tables[rotation] = cos, sin
     b = jnp.arange(batch, dtype=jnp.int32)
     positions = Positions(own, own, b=b, q=own, k=slots)
-    call = Call(config, positions, tables, held=held)
+    call = Call(config, positions, tables, held=held, cached=cached)
 
     def layer(
         kind: Kind,
@@ -344,7 +347,6 @@ def extend(
             # Where there is no room, JAX moves the start back, over keys that are in use: `fits`,
             # below, makes NaN of every logit then.
             put = jax.lax.dynamic_update_slice_in_dim
-            k, v = taken_as(cached, k), taken_as(cached, v)
             return put(old_k, k, start, axis=2), put(old_v, v, start, axis=2)
 
         x, keys, values = layer_block(call, kind, layer_weights, x, remember)

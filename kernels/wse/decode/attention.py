@@ -29,7 +29,7 @@ from emu.wse.spaces import Sram
 from kernels.wse.decode.attention_map import Heads, Span
 from kernels.wse.decode.blocks import Weights, added, projected, rms_norm
 from kernels.wse.decode.cache_format import SCALES
-from kernels.wse.decode.cached import Scaled, add_values
+from kernels.wse.decode.cached import Scaled, add_values, add_values_of_keys
 from kernels.wse.decode.coded_cache import append_coded
 from kernels.wse.decode.folds import fold_terms
 from kernels.wse.decode.hooks import PLAIN, Hooks
@@ -141,8 +141,9 @@ def attend_span(
         p, top = softmax_terms(heads, scores, span, hooks, scale)
         sums = total_weight(p, live)
     out = zeros((queries, dims))
-    if heads.values_are_keys:
-        assert isinstance(v, Sram)
+    if heads.values_are_keys and isinstance(v, Scaled):
+        out = add_values_of_keys(out, v, p, live)
+    elif heads.values_are_keys:
         out = value_map(out, v, p, live, stride=cache["k"].shape[1])
     else:
         out = add_values(out, v, p, live)
@@ -185,7 +186,8 @@ def viewed(
     Values that are part of their keys are `[value_dims, slots]`.
 
     A cache whose codes have powers of two holds them as `k_powers` and `v_powers`, `[blocks,
-    slots]`; one whose codes have float32 scales by `coded_cache.SCALES`, `[1, slots]`.
+    slots]`; one whose codes have float32 scales by `cache_format.SCALES`, `[1, slots]`, and of
+    latents `[2, slots]`.
     """
 
     def view(name: str, axis: int) -> Sram:
@@ -197,7 +199,14 @@ def viewed(
 
     if heads.values_are_keys:
         keys = view("k", 1)
-        return keys, lax.slice_in_dim(keys, 0, heads.value_dims, axis=0)
+        values = lax.slice_in_dim(keys, 0, heads.value_dims, axis=0)
+        if SCALES["k"] not in cache:
+            return keys, values
+        scales = view(SCALES["k"], 1)
+        # A latent has one, and its turned key another.
+        of_blocks = heads.value_dims, heads.dims - heads.value_dims
+        of_latents = lax.slice_in_dim(scales, 0, 1)
+        return Scaled(keys, scales, of_blocks), Scaled(values, of_latents)
 
     k, v = view("k", 1), view("v", 0)
     for of_keys, of_values in (("k_powers", "v_powers"), (SCALES["k"], SCALES["v"])):

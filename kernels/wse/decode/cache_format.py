@@ -15,8 +15,11 @@ def is_cached(held: Format) -> bool:
     return held.name in CACHED and held.block == (None, 1) and held.scale == FLOAT32
 
 
-def scale_shapes(slots: int) -> dict[str, Shape]:
-    """Shapes of the scales in one PE."""
+def scale_shapes(slots: int, of_latents: bool) -> dict[str, Shape]:
+    """Shapes of the scales in one PE: of keys and of values, or of latents and turned keys."""
+    if of_latents:
+        # Both lie in one key, the latent first.
+        return {SCALES["k"]: (2, slots)}
     return {name: (1, slots) for name in SCALES.values()}
 
 

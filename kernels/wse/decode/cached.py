@@ -11,6 +11,7 @@ a block, and a power for each slot; on 2 columns 64, and two. Scores of a block 
 its powers, and so are the weights of its values.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -22,15 +23,15 @@ from emu.annotations import KnownInt
 from emu.wse import copy, fill, score_map, sram_tile, value_map, vector_live, widen_live
 from emu.wse.pe.packed import is_code
 from emu.wse.spaces import Sram
-from kernels.wse.decode.mapping import share_of
+from kernels.wse.decode.mapping import share_of, stride_of
 
-PIECES, PIECE_SLOTS = 16, 64
-"""The most pieces, and the fewest slots of one."""
+PIECES, PIECE_SLOTS, LATENT_PIECE_SLOTS = 16, 64, 32
+"""The most pieces, and the fewest slots of one; of latents, of which a PE has at most 127 slots."""
 
 
-def piece_slots(slots: int) -> int:
-    """Slots that are made wide at a time."""
-    pieces = min(PIECES, max(1, slots // PIECE_SLOTS))
+def piece_slots(slots: int, fewest: int = PIECE_SLOTS) -> int:
+    """Slots that are made wide at a time, at least so many if there are."""
+    pieces = min(PIECES, max(1, slots // fewest))
     # Whole words of two codes.
     return min(slots, 2 * share_of(share_of(slots, pieces), 2))
 
@@ -40,12 +41,20 @@ class Scaled(NamedTuple):
 
     Attributes:
       codes: as the cache has them: keys `[dims, slots]`, values `[slots, dims]`.
-      powers: float8_e8m0fnu `[blocks, slots]`, of `dims / blocks` features each; or float32 scales
-        of any size.
+      powers: float8_e8m0fnu `[blocks, slots]`; or float32 scales of any size.
+      sizes: features of each block; none: `dims / blocks` each.
     """
 
     codes: Sram
     powers: Sram
+    sizes: tuple[int, ...] = ()
+
+    def bounds(self, dims: int) -> list[tuple[int, int]]:
+        """The first feature of each block, and the first one behind it."""
+        blocks = self.powers.shape[0]
+        sizes = self.sizes or (dims // blocks,) * blocks
+        ends = list(itertools.accumulate(sizes))
+        return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
 def add_scores(scores: Sram, k: Sram | Scaled, q: Sram, live: KnownInt) -> Sram:
@@ -67,17 +76,17 @@ def add_scores(scores: Sram, k: Sram | Scaled, q: Sram, live: KnownInt) -> Sram:
 
 
 def _add_scaled_scores(scores: Sram, k: Scaled, q: Sram, live: KnownInt) -> Sram:
-    blocks = k.powers.shape[0]
-    size = q.shape[1] // blocks
-    for first, count, of_piece in _pieces(k.codes.shape[1], live):
+    bounds = k.bounds(q.shape[1])
+    fewest = LATENT_PIECE_SLOTS if k.sizes else PIECE_SLOTS
+    for first, count, of_piece in _pieces(k.codes.shape[1], live, fewest):
         place = slice(first, first + count)
         codes = lax.slice_in_dim(k.codes, first, first + count, axis=1)
         wide = sram_tile(shape=codes.shape, dtype=q.dtype.name)
         wide = widen_live(wide, codes, of_piece, axis=1)
         powers = _powers(k, first, count, of_piece, "float32")
-        for block in range(blocks):
-            own = lax.slice_in_dim(wide, block * size, (block + 1) * size, axis=0)
-            own_q = lax.slice_in_dim(q, block * size, (block + 1) * size, axis=1)
+        for block, (begin, end) in enumerate(bounds):
+            own = lax.slice_in_dim(wide, begin, end, axis=0)
+            own_q = lax.slice_in_dim(q, begin, end, axis=1)
             power = lax.slice_in_dim(powers, block, block + 1, axis=0)
             if block == 0:
                 scores = score_map.at[:, place](scores, own, own_q, of_piece)
@@ -120,35 +129,70 @@ def add_values(out: Sram, v: Sram | Scaled, p: Sram, live: KnownInt) -> Sram:
 
 
 def _add_scaled_values(out: Sram, v: Scaled, p: Sram, live: KnownInt) -> Sram:
-    blocks = v.powers.shape[0]
-    size = out.shape[1] // blocks
+    bounds = v.bounds(out.shape[1])
     for first, count, of_piece in _pieces(v.codes.shape[0], live):
         codes = lax.slice_in_dim(v.codes, first, first + count, axis=0)
         weights = lax.slice_in_dim(p, first, first + count, axis=1)
         wide = sram_tile(shape=codes.shape, dtype=p.dtype.name)
         wide = widen_live(wide, codes, of_piece, axis=0)
         powers = _powers(v, first, count, of_piece, p.dtype.name)
-        for block in range(blocks):
-            place = slice(block * size, (block + 1) * size)
-            own = lax.slice_in_dim(wide, place.start, place.stop, axis=1)
+        for block, (begin, end) in enumerate(bounds):
+            own = lax.slice_in_dim(wide, begin, end, axis=1)
             power = lax.slice_in_dim(powers, block, block + 1, axis=0)
-            # A power of two takes no bit of a weight; another scale is rounded with it.
-            scaled = sram_tile(shape=weights.shape, dtype=p.dtype.name)
             if power.dtype != weights.dtype:
-                wider = sram_tile(shape=weights.shape, dtype=power.dtype.name)
-                weights = copy(wider, weights)
-            scaled = vector_live(scaled, weights, power, of_piece, op="mul")
-            out = value_map.at[:, place](out, own, scaled, of_piece)
+                weights = _copied(weights, power.dtype.name)
+            scaled = _scaled(weights, power, of_piece, p.dtype.name)
+            out = value_map.at[:, begin:end](out, own, scaled, of_piece)
     return out
 
 
-def _pieces(slots: int, live: KnownInt) -> Iterator[tuple[int, int, KnownInt]]:
+def _copied(x: Sram, dtype: str) -> Sram:
+    return copy(sram_tile(shape=x.shape, dtype=dtype), x)
+
+
+def _scaled(weights: Sram, power: Sram, live: KnownInt, dtype: str) -> Sram:
+    """Weights times what their slots' values share."""
+    # A power of two takes no bit of a weight; another scale is rounded with it.
+    scaled = sram_tile(shape=weights.shape, dtype=dtype)
+    return vector_live(scaled, weights, power, live, op="mul")
+
+
+def add_values_of_keys(out: Sram, v: Scaled, p: Sram, live: KnownInt) -> Sram:
+    """As `add_values`, of values that lie as keys do, `[value_dims, slots]`: latents.
+
+    A value's elements are a row of a piece apart, which is as long as a PE reads at full width.
+    """
+    slots = v.codes.shape[1]
+    for first, count, of_piece in _pieces(slots, live, LATENT_PIECE_SLOTS):
+        codes = lax.slice_in_dim(v.codes, first, first + count, axis=1)
+        stride = stride_of(count)
+        wide = sram_tile(shape=(codes.shape[0], stride), dtype=p.dtype.name)
+        wide = widen_live.at[:, :count](wide, codes, of_piece, axis=1)
+        weights = lax.slice_in_dim(p, first, first + count, axis=1)
+        power = _powers(v, first, count, of_piece, p.dtype.name)
+        if power.dtype != weights.dtype:
+            weights = _copied(weights, power.dtype.name)
+        scaled = _scaled(weights, power, of_piece, p.dtype.name)
+        own = lax.slice_in_dim(wide, 0, count, axis=1)
+        out = value_map(out, own, scaled, of_piece, stride=stride)
+    return out
+
+
+def _pieces(
+    slots: int, live: KnownInt, fewest: int = PIECE_SLOTS
+) -> Iterator[tuple[int, int, KnownInt]]:
     """First slot, slots and live slots of each piece."""
-    size = piece_slots(slots)
+    size = piece_slots(slots, fewest)
     for first in range(0, slots, size):
         count = min(size, slots - first)
         of_piece = lax.clamp(jnp.int32(0), live - jnp.int32(first), jnp.int32(count))
         yield first, count, of_piece
 
 
-__all__ = ["Scaled", "add_scores", "add_values", "piece_slots"]
+__all__ = [
+    "Scaled",
+    "add_scores",
+    "add_values",
+    "add_values_of_keys",
+    "piece_slots",
+]

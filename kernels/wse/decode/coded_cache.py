@@ -57,26 +57,11 @@ def append_coded(
     size = sram_tile(shape=entry.shape, dtype="float32")
     size = vector_of_one_live(size, entry, dims, op="abs")
     greatest = fold(sram_tile(shape=(2,), dtype="float32"), size, dims, op="max")
-    greatest = all_reduce(greatest, "col", op="max", group=parts)
-    two = jnp.int32(2)
-    most = fill(sram_tile(shape=(1, 1), dtype="float32"), value=held.greatest)
-    scales = sram_tile(shape=(1, 2), dtype="float32")
-    scales = scalar_of_two_live(
-        *(scales, greatest.reshape(1, 2), most, two),
-        op="div",
-        arithmetic="float32",
-        opens=True,
-    )
-    least = fill(sram_tile(shape=(1, 1), dtype="float32"), value=LEAST)
-    scales = vector_live(scales, scales, least, two, op="max").reshape(2)
-    inverse = reciprocal(sram_tile(shape=(2,), dtype="float32"), scales)
+    scales, inverse = scales_of(greatest, held, parts)
     quotients = sram_tile(shape=entry.shape, dtype="float32")
     quotients = vector_scale(quotients, entry, inverse)
     codes = sram_tile(shape=entry.shape, dtype=held.element)
     codes = narrow(codes, quotients)
-
-    slot = lax.div(pos, jnp.int32(rows))
-    is_mine = lax.rem(pos, jnp.int32(rows)) == lax.axis_index("row")
 
     def write(
         old: dict[str, Sram], codes: Sram, scales: Sram, slot: KnownInt
@@ -92,17 +77,91 @@ def append_coded(
             written[of_name] = copy_into(old[of_name], scale, slot, axis=1)
         return written
 
+    slot = lax.div(pos, jnp.int32(rows))
+    is_mine = lax.rem(pos, jnp.int32(rows)) == lax.axis_index("row")
     return lax.cond(is_mine, write, unchanged, cache, codes, scales, slot)
 
 
-def append_cycles(dims: int, held: Format, device: Device) -> float:
-    """Rough cycles of bringing a token's key and value into codes, but for the exchange."""
-    whole = float(vector_cycles(device, 2 * dims, SINGLE))
-    divisions = 4 * SCALAR_CYCLES["div"](device)
-    folded = 2 * dims * device.fold_cycles
-    return (
-        2 * whole + folded + divisions + narrow_cycles(device, held.element, 2 * dims)
+def append_coded_latent(
+    cache: dict[str, Sram],
+    key: Sram,
+    pos: KnownInt,
+    held: Format,
+    *,
+    rows: int,
+    parts: int,
+    latent_dims: int,
+) -> dict[str, Sram]:
+    """Writes the new token's latent and turned key, as `append_coded` does a key and a value.
+
+    Args:
+      cache: `k` `[dims, slots]`, and its scales `[2, slots]`: of latents, and of turned keys.
+      key: float32 `[dims]`, the latent's elements first.
+      pos, held, rows: as `append_coded` takes them.
+      parts: columns that hold a latent together.
+      latent_dims: elements of the latent.
+    """
+    (dims,) = key.shape
+    places = (0, latent_dims), (latent_dims, dims)
+    size = sram_tile(shape=(1, dims), dtype="float32")
+    size = vector_of_one_live(size, key.reshape(1, dims), jnp.int32(dims), op="abs")
+    greatest = sram_tile(shape=(2,), dtype="float32")
+    for place, (begin, end) in enumerate(places):
+        own = lax.slice_in_dim(size, begin, end, axis=1)
+        count = jnp.int32(end - begin)
+        greatest = fold.at[place : place + 1](greatest, own, count, op="max")
+    scales, inverse = scales_of(greatest, held, parts)
+    quotients = sram_tile(shape=(dims,), dtype="float32")
+    for place, (begin, end) in enumerate(places):
+        own = lax.slice_in_dim(key, begin, end)
+        factor = lax.slice_in_dim(inverse, place, place + 1)
+        quotients = vector_scale.at[begin:end](quotients, own, factor)
+    codes = narrow(sram_tile(shape=(dims,), dtype=held.element), quotients)
+
+    def write(
+        old: dict[str, Sram], codes: Sram, scales: Sram, slot: KnownInt
+    ) -> dict[str, Sram]:
+        of_scales = SCALES["k"]
+        return {
+            "k": copy_into(old["k"], codes.reshape(dims, 1), slot, axis=1),
+            of_scales: copy_into(old[of_scales], scales.reshape(2, 1), slot, axis=1),
+        }
+
+    slot = lax.div(pos, jnp.int32(rows))
+    is_mine = lax.rem(pos, jnp.int32(rows)) == lax.axis_index("row")
+    return lax.cond(is_mine, write, unchanged, cache, codes, scales, slot)
+
+
+def scales_of(greatest: Sram, held: Format, parts: int) -> tuple[Sram, Sram]:
+    """Scales of two vectors that a group's columns hold, and their inverses, float32 `[2]` each.
+
+    Args:
+      greatest: float32 `[2]`, the largest magnitude of each on this column; overwritten.
+      held: the format.
+      parts: columns of a group.
+    """
+    greatest = all_reduce(greatest, "col", op="max", group=parts)
+    two = jnp.int32(2)
+    most = fill(sram_tile(shape=(1, 1), dtype="float32"), value=held.greatest)
+    scales = sram_tile(shape=(1, 2), dtype="float32")
+    scales = scalar_of_two_live(
+        *(scales, greatest.reshape(1, 2), most, two),
+        op="div",
+        arithmetic="float32",
+        opens=True,
     )
+    least = fill(sram_tile(shape=(1, 1), dtype="float32"), value=LEAST)
+    scales = vector_live(scales, scales, least, two, op="max").reshape(2)
+    return scales, reciprocal(sram_tile(shape=(2,), dtype="float32"), scales)
 
 
-__all__ = ["append_coded", "append_cycles"]
+def append_cycles(elements: int, held: Format, device: Device) -> float:
+    """Rough cycles of bringing so many elements of a token into codes, but for the exchange."""
+    whole = float(vector_cycles(device, elements, SINGLE))
+    divisions = 4 * SCALAR_CYCLES["div"](device)
+    folded = elements * device.fold_cycles
+    narrowed = narrow_cycles(device, held.element, elements)
+    return 2 * whole + folded + divisions + narrowed
+
+
+__all__ = ["append_coded", "append_coded_latent", "append_cycles"]

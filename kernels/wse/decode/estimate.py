@@ -140,7 +140,9 @@ def _layer_map_cycles(layer: LayerMap, device: Device) -> float:
         for tile in layer.matrices.values()
     ]
     maps: list[tuple[int, int]] = []
-    if layer.held.cache is not None:
+    if layer.held.cache is not None and layer.form.latent is not None:
+        cycles.append(_coded_latents_cycles(layer, layer.held.cache, device))
+    elif layer.held.cache is not None:
         cycles.append(_coded_cache_cycles(layer, layer.held.cache, device))
     elif layer.form.latent is not None:
         maps = layer.latent.products(_live(layer))
@@ -159,8 +161,23 @@ def _coded_cache_cycles(layer: LayerMap, held: Format, device: Device) -> float:
     layout = dataclasses.replace(of_layer, cache_dtype=held.element)
     scores = vector_cycles(device, layer.queries * live, SINGLE)
     exchange = all_reduce_cycles(device, layer.parts, 2)
-    appended = append_cycles(layer.dims, held, device)
+    appended = append_cycles(2 * layer.dims, held, device)
     return _product_cycles(layout, device) + 2 * float(scores) + exchange + appended
+
+
+def _coded_latents_cycles(layer: LayerMap, held: Format, device: Device) -> float:
+    """As `_coded_cache_cycles`: codes are made wide for the scores, and latents' for the values."""
+    live, kind = _live(layer), precision("float32", layer.dtype)
+    total = 0.0
+    for inputs, outputs in layer.latent.products(live):
+        total += float(map_cycles(device, inputs, outputs, kind))
+    for dims in (layer.dims, layer.value_dims):
+        n, pairs = dims * live, dims * (live // 2 + 1)
+        total += float(widen_cycles(device, held.element, layer.itemsize, pairs, n))
+    # Scores of latents, those of turned keys and their sum; weights.
+    scores = 4 * float(vector_cycles(device, layer.queries * live, SINGLE))
+    exchange = all_reduce_cycles(device, layer.parts, 2)
+    return total + scores + exchange + append_cycles(layer.dims, held, device)
 
 
 def _products_of_heads(layer: LayerMap) -> list[tuple[int, int]]:

@@ -19,6 +19,7 @@ from kernels.wse.decode.blocks import (
     projected_by_one,
     rms_norm,
 )
+from kernels.wse.decode.coded_cache import append_coded_latent
 from kernels.wse.decode.latent import (
     absorbed,
     as_dtype,
@@ -69,7 +70,15 @@ def latent_attention(
     of_key = lax.slice_in_dim(down, layout.query_dims, down.shape[0])
 
     key = cached_key(layer, layout, of_key, weights, turn)
-    cache = append(cache, key, None, pos, layer.rows)
+    held = layer.held.cache
+    if held is None:
+        cache = append(cache, key, None, pos, layer.rows)
+    else:
+        sizes = {"rows": layer.rows, "parts": layout.parts}
+        of_latent = layout.latent_dims
+        cache = append_coded_latent(
+            cache, key, pos, held, **sizes, latent_dims=of_latent
+        )
     q = absorbed_queries(layer, layout, of_query, weights, turn)
     mean = attended(q, cache).reshape(layout.queries, layout.latent_dims)
 

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from kernels.formats.coding import coded
+from kernels.formats.formats import Format
+from kernels.wse.decode.cache_format import SCALES
 from kernels.wse.decode.dealing import Array, Tiles, deal, rows_to_cols
 from kernels.wse.decode.latent_map import LatentMap
 from kernels.wse.decode.share import Share
@@ -187,4 +190,31 @@ def latent_cache(
     return {"k": np.tile(keys, (1, 1, layout.groups, 1, 1))}
 
 
-__all__ = ["MATRICES", "latent_cache", "latent_matrices", "latent_norms"]
+def coded_latent_cache(
+    latent: Array, turned: Array, layout: LatentMap, slots: int, held: Format
+) -> dict[str, Tiles]:
+    """As `latent_cache`, in codes, with a scale for each token's latent and for its turned key."""
+    codes, scales = [], []
+    for given in (latent, turned):
+        # A column of a matrix for each token.
+        found = coded(np.asarray(given)[..., None], held)
+        assert found.scales is not None
+        codes.append(np.asarray(found.elements)[..., 0])
+        scales.append(np.asarray(found.scales)[..., 0])
+    of_latents, of_turned = codes
+    tiles = latent_cache(of_latents, of_turned, layout, slots)
+    # layers, slots, rows, 2
+    by_row = deal(np.concatenate(scales, axis=2), 1, slots, layout.region.rows)
+    layer, slot, row, which = range(4)
+    of_rows = np.transpose(by_row, (layer, row, which, slot))[:, :, None]
+    tiles[SCALES["k"]] = np.repeat(of_rows, layout.region.cols, axis=2)
+    return tiles
+
+
+__all__ = [
+    "MATRICES",
+    "coded_latent_cache",
+    "latent_cache",
+    "latent_matrices",
+    "latent_norms",
+]

@@ -29,6 +29,7 @@ from kernels.wse.decode.coded_layout import coded_tiles
 from kernels.wse.decode.dealing import Array, Tiles, deal, rows_to_cols
 from kernels.wse.decode.latent_layout import MATRICES as OF_LATENTS
 from kernels.wse.decode.latent_layout import (
+    coded_latent_cache,
     latent_cache,
     latent_matrices,
     latent_norms,
@@ -255,6 +256,8 @@ def coded_cache_tiles(
     k: Array, v: Array, layer: LayerMap, held: Format
 ) -> dict[str, Tiles]:
     """Keys and values, as `cache_tiles` takes them, in codes, with a scale for each head's."""
+    if layer.form.latent is not None:
+        return coded_latent_cache(v, k, layer.latent, layer.held_slots, held)
     codes, scales = [], []
     for given in (k, v):
         # A column of a matrix for each token and head: layers, tokens, kv_heads, head_dim, 1

@@ -150,11 +150,6 @@ class LayerMap:
                 f"a layer's cache is held as {held.name}, must be {self.dtype} or one of "
                 f"{', '.join(CACHED)}, with a scale for each token and head"
             )
-        if self.form.latent is not None:
-            refuse(
-                f"a cache of latents is held as {held.name}, must be {self.dtype}: keys and values "
-                "of heads alone are held in codes"
-            )
 
     def _check_codes(self, held: Format) -> None:
         if self.form.latent is not None and self.dtype == "float16":
@@ -374,14 +369,16 @@ class LayerMap:
         if not self.values_are_keys:
             shapes["v"] = (self.held_slots, self.dims)
         if self.held.cache is not None:
-            shapes |= scale_shapes(self.held_slots)
+            shapes |= scale_shapes(self.held_slots, self.values_are_keys)
         return shapes
 
     def cache_dtypes(self) -> dict[str, DType]:
         """Dtype of each."""
-        if self.held.cache is not None:
-            return cache_dtypes(self.held.cache)
-        return dict.fromkeys(self.cache_shapes(), self.dtype)
+        names = self.cache_shapes()
+        if self.held.cache is None:
+            return dict.fromkeys(names, self.dtype)
+        dtypes = cache_dtypes(self.held.cache)
+        return {name: dtypes[name] for name in names}
 
     def weight_bytes(self) -> int:
         """Bytes of weights in one PE."""

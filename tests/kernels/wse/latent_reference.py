@@ -79,7 +79,7 @@ class LatentReference:
         latent, turned = np.split(h @ w["wkv_down"], [form.rank])
         latent = rms_norm(latent, w["latent_norm"], layer.eps)
         turned = self._turned(turned[None], pos)[0]
-        self.cached.append(np.concatenate([latent, turned]))
+        self.cached.append(self.remember(latent, turned))
 
         if form.query_rank is None:
             q = h @ w["wq"]
@@ -100,6 +100,10 @@ class LatentReference:
         mean = p / p.sum(axis=1, keepdims=True) @ keys[:, : form.rank]
         values = np.einsum("hr,rhv->hv", mean, of_values)
         return values.reshape(-1) @ w["wo"]
+
+    def remember(self, latent: Array, turned: Array) -> Array:
+        """What a token leaves in the cache."""
+        return np.concatenate([latent, turned])
 
     def _turned(self, x: Array, pos: int) -> Array:
         angle = angles(self.layer, pos)

@@ -80,8 +80,9 @@ def run_layer(
         for name, tile in layout.layer_weights(weights, layer).items()
     }
     if cache is None:
+        of_cache = layer.cache_dtypes()
         cache = {
-            name: jnp.zeros((layer.rows, layer.cols, *shape), layer.dtype)
+            name: jnp.zeros((layer.rows, layer.cols, *shape), of_cache[name])
             for name, shape in layer.cache_shapes().items()
         }
     found = []

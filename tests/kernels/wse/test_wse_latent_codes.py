@@ -22,6 +22,7 @@ from tests.kernels.wse.latent_reference import (
     random_mlp,
 )
 from tests.kernels.wse.layer_reference import run_layer
+from tests.kernels.wse.reference import Array
 from tests.kernels.wse.test_wse_coded import numbers_of, unpacked
 
 CODED = [name for name, held in FORMATS.items() if held.is_coded]
@@ -144,6 +145,61 @@ def test_bytes_of_a_pe() -> None:
     of_blocks = 5 * 61 + 21 * 84 + HEADS * 9 * 10 + HEADS * 5 * HIDDEN
     of_blocks += 5 * 26 + 13 * HIDDEN
     assert nbytes("mxfp8") == codes + of_blocks + absorb[0] * 9
+
+
+class HeldReference(LatentReference):
+    """The same with a token's latent and its turned key in codes, by a scale each."""
+
+    held = FORMATS["fp8"]
+
+    def remember(self, latent: Array, turned: Array) -> Array:
+        parts = [np.asarray(as_held(x[:, None], self.held)) for x in (latent, turned)]
+        return np.concatenate(parts)[:, 0].astype(np.float64)
+
+
+@pytest.mark.parametrize(
+    ("held", "region"),
+    [
+        ("fp8", REGIONS[1]),
+        pytest.param("fp8", REGIONS[0], marks=pytest.mark.slow),
+        pytest.param("int8", REGIONS[0], marks=pytest.mark.slow),
+    ],
+)
+def test_a_cache_in_codes(held, region) -> None:
+    """To float32 rounding; the codes themselves change the result a thousand times as much."""
+    weights, plain = random_weights(FORM), latent_layer(FORM, *region)
+    layer = dataclasses.replace(plain, held=Held(cache=FORMATS[held]))
+    reference = HeldReference(layer, weights, gated(weights))
+    reference.held = FORMATS[held]
+    tokens = np.random.default_rng(7).standard_normal((5, HIDDEN))
+    expected = np.stack([reference.step(x) for x in tokens])
+    got = run_layer(layer, weights, tokens)
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+    # A byte a feature, and for each token a float32 of its latent and of its turned key.
+    dims = FORM.cached_width // layer.parts
+    assert layer.cache_bytes() == layer.held_slots * (dims + 2 * 4)
+
+
+def test_a_prefilled_cache_in_codes() -> None:
+    """Codes and scales are those of a token's whole vectors, on the row that has it."""
+    layer = latent_layer(FORM, 4, 2, 2)
+    layer = dataclasses.replace(layer, held=Held(cache=FORMATS["fp8"]))
+    rng = np.random.default_rng(5)
+    turned, latent = (
+        rng.standard_normal((1, 6, n)).astype(np.float32)
+        for n in (FORM.turned, FORM.rank)
+    )
+    tiles = layout.coded_cache_tiles(turned, latent, layer, FORMATS["fp8"])
+    shapes, dtypes = layer.cache_shapes(), layer.cache_dtypes()
+    assert set(tiles) == set(shapes) == {"k", "k_scale"}
+    for name, tile in tiles.items():
+        assert tile.shape == (1, layer.rows, layer.cols, *shapes[name])
+        assert tile.dtype == np.dtype(dtypes[name])
+    # Position 5 is in slot 1 of row 1; the second column of a group has the latent's second half.
+    codes, scales = (tiles[x][0, 1, 1, :, 1].astype(np.float32) for x in shapes)
+    wanted = np.asarray(as_held(latent[0, 5, :, None], FORMATS["fp8"]))[36:, 0]
+    np.testing.assert_array_equal(codes[:36] * scales[0], wanted)
+    assert scales[1] == np.float32(np.abs(turned[0, 5]).max()) / np.float32(448)
 
 
 def test_float16_is_refused() -> None:

@@ -74,6 +74,7 @@ class ClosedForm:
         self.config, self.context = decode.config, decode.context
         self.form = decode.config.forms[decode.layer]
         self.held = decode.precision.weights.name
+        self.cache_held = decode.precision.cache.name
         self.experts_held = decode.precision.experts.name
         self.rows, self.groups, self.parts = layer.rows, layer.kv_heads, layer.parts
         self.cols = self.groups * self.parts
@@ -142,7 +143,11 @@ class ClosedForm:
         if latent is not None:
             # Values are read at a stride of the slots, and 4 of 8 would be slow.
             slots += slots % 8 == 4
-            return BFLOAT16 * slots * (latent.cached_width // self.parts)
+            features = latent.cached_width // self.parts
+            if self.cache_held == "fp8":
+                # With a scale of a token's latent, and one of its turned key.
+                return slots * (features + 2 * FLOAT32)
+            return BFLOAT16 * slots * features
         window = self.form.attention.window
         if window is not None:
             # What is gone through begins at the first key's slot, the later one of all rows.
@@ -253,7 +258,8 @@ CASES = [
             ("deepseek-v3", 60, MXFP8, 8_192),
             ("deepseek-v3", 60, "weights=fp8", 8_192),
             ("kimi-k2", 60, MXFP8, 8_192),
-            ("kimi-k2", 60, MXFP4, 131_072),
+            ("deepseek-v3", 60, "weights=mxfp8,cache=fp8", 8_192),
+            ("deepseek-v3", 60, "cache=fp8", 131_072),
             ("kimi-k2", 60, MXFP4, 8_192),
             ("llama-3.1-8b", 0, BF16, 8_192),
             ("llama-3.1-8b", 0, MXFP8, 8_192),
