@@ -144,6 +144,7 @@ def attend_span(
     if heads.values_are_keys and isinstance(v, Scaled):
         out = add_values_of_keys(out, v, p, live)
     elif heads.values_are_keys:
+        assert not isinstance(v, Scaled)
         out = value_map(out, v, p, live, stride=cache["k"].shape[1])
     else:
         out = add_values(out, v, p, live)
