@@ -96,7 +96,7 @@ def test_biases_of_every_block_of_columns():
     assert machine.tiling.qkv_columns == 512
     ids = jnp.asarray([prompt], jnp.int32)
     cache = empty_cache(config, 1, 9)
-    expected, _ = oracle.jitted_extend(config, weights, ids, cache, None, None)
+    expected, _ = oracle.jitted_extend(config, weights, ids, cache)
     near(machine.run(prompt).logits, np.asarray(expected[0, -1]), 1e-5)
 
 
