@@ -3,9 +3,11 @@
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 
+import jax
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
@@ -102,7 +104,17 @@ CHECKS = (
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-def test_an_example(check):
+def test_an_example(check, capsys, monkeypatch):
+    """In this process, which has imported what each example would import again."""
+    monkeypatch.chdir(EXAMPLES.parent)
+    # Settings of the tests that no user has.
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        runpy.run_path(str(EXAMPLES / f"{check.__name__}.py"), run_name="__main__")
+    check(capsys.readouterr().out)
+
+
+def test_an_example_as_a_command():
+    check = first_kernel
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / f"{check.__name__}.py")],
         cwd=EXAMPLES.parent,
