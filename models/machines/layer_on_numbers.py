@@ -54,7 +54,7 @@ def _attended(stages: LayerStages, operands: Any, weights: LayerWeights) -> np.n
 def _of_heads(
     stages: LayerStages, q: np.ndarray, k: np.ndarray, v: np.ndarray
 ) -> np.ndarray:
-    """Attention of what `GroupedOperands` has: `[tokens, heads, value_dim]`."""
+    """Attention of what `StoredHeads` has: `[tokens, heads, value_dim]`."""
     attention = stages.attention
     assert isinstance(attention, ContextAttention)
     # Values have all heads of a row side by side: bring them to the form of queries and keys.

@@ -23,13 +23,12 @@ from emu.annotations import DType
 from kernels.moe.routing import Routing
 from kernels.refusal import refuse
 from kernels.trainium.gemm.mx_pack import MxFormats
-from kernels.trainium.gemm.operands import hidden_cut, quarters
+from kernels.trainium.gemm.operands import cut_of, hidden_cut
 from kernels.trainium.layer.gate import Gate
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
     PARTITIONS,
     bank_columns,
-    split,
 )
 
 BEST = 8  # numbers that `nc_max8` finds at once
@@ -216,12 +215,12 @@ class MoeForm:
     @property
     def ffn_tiles(self) -> tuple[int, int]:
         """Tiles of an expert's features, `(count, rows)`."""
-        return _tiles_of(self.mixture.ffn, self.mx)
+        return cut_of(self.mixture.ffn, quads=self.mx is not None)
 
     @property
     def shared_tiles(self) -> tuple[int, int]:
         """Tiles of a core's part of the shared MLP's features, `(count, rows)`."""
-        return _tiles_of(self.shared, self.others_mx)
+        return cut_of(self.shared, quads=self.others_mx is not None)
 
     @property
     def shared(self) -> int:
@@ -243,11 +242,6 @@ class MoeForm:
     def arithmetic(self) -> DType:
         """Of ones and zeros that are counted by matmuls: exact in 16 bits."""
         return jnp.bfloat16 if jnp.dtype(self.dtype).itemsize == 2 else jnp.float32
-
-
-def _tiles_of(features: int, mx: MxFormats | None) -> tuple[int, int]:
-    """Of features that a product contracts."""
-    return split(features, PARTITIONS) if mx is None else quarters(features)
 
 
 __all__ = ["BEST", "MixtureOfExperts", "MoeForm"]

@@ -109,6 +109,11 @@ def quarters(features: int) -> tuple[int, int]:
     return tiles * MX_QUAD, math.ceil(each / (MX_QUAD * MX_ROWS)) * MX_ROWS
 
 
+def cut_of(features: int, *, quads: bool) -> tuple[int, int]:
+    """Contraction tiles of features, `(count, rows)`: the fewest, or quarters of those of MX."""
+    return quarters(features) if quads else split(features, PARTITIONS)
+
+
 def hidden_cut(features: int, parts: int, *, quads: bool) -> tuple[int, int]:
     """Tiles of a layer's hidden dimension, `(count, rows)`, the same for all of its products.
 
@@ -291,6 +296,7 @@ __all__ = [
     "Operand",
     "Weight",
     "axes_of_tiles",
+    "cut_of",
     "double_row_blocks",
     "double_row_tiles",
     "fresh",

@@ -6,8 +6,8 @@ from emu.trainium.engines.memory import sbuf
 from emu.trainium.isa import activation, tensor_tensor
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.refusal import refuse
+from kernels.trainium.layer.heads import rope
 from kernels.trainium.layer.norm import rms_norm
-from kernels.trainium.layer.qkv import rope
 from kernels.trainium.streaming import fetch, over_rows, row_count
 from kernels.trainium.tiles import largest_divisor
 

@@ -28,8 +28,8 @@ from kernels.refusal import refuse
 from kernels.trainium.gemm.mx_pack import MxFormats
 from kernels.trainium.gemm.operands import Operand, Weight
 from kernels.trainium.layer.form import Positions
+from kernels.trainium.layer.heads import rope, store_transposed
 from kernels.trainium.layer.norm import in_every_row, rms_norm
-from kernels.trainium.layer.qkv import rope, store_transposed
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.layer.weights import LayerWeights
 from kernels.trainium.stages.linear import (

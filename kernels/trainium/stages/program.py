@@ -9,9 +9,9 @@ import functools
 from emu.program import Program
 from emu.trainium.spaces import Hbm
 from kernels.trainium.layer.gate import Gate
+from kernels.trainium.layer.heads import StoredHeads
 from kernels.trainium.stages.grouped import (
     GroupedForm,
-    GroupedOperands,
     GroupedWeights,
     grouped_projections,
 )
@@ -56,7 +56,7 @@ def latent_program(form: LatentForm, chips: int) -> Program:
 def grouped_program(form: GroupedForm, chips: int) -> Program:
     """`grouped_projections` of `(x, cos, sin, weights)`."""
 
-    def kernel(x: Hbm, cos: Hbm, sin: Hbm, weights: GroupedWeights) -> GroupedOperands:
+    def kernel(x: Hbm, cos: Hbm, sin: Hbm, weights: GroupedWeights) -> StoredHeads:
         return grouped_projections(x, cos, sin, weights, form)
 
     specs = (_TOKENS, _TOKENS, _TOKENS, GROUPED_SPECS)

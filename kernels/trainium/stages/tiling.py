@@ -9,6 +9,7 @@ from kernels.refusal import refuse
 from kernels.trainium.gemm.mx_pack import MxFormats, elements_of
 from kernels.trainium.gemm.operands import (
     Operand,
+    cut_of,
     fresh,
     hidden_cut,
     quarters,
@@ -87,7 +88,7 @@ class StageTiling:
 
     def cut(self, features: int) -> tuple[int, int]:
         """Contraction tiles of features that are no part of the hidden dimension."""
-        return split(features, PARTITIONS) if self.mx is None else quarters(features)
+        return cut_of(features, quads=self.mx is not None)
 
     def fresh(self, cut: tuple[int, int], tokens: int) -> Sbuf:
         """A tile for activations that a product contracts, see `operands.fresh`."""

@@ -12,8 +12,9 @@ from emu.trainium.datasheets import TRN3
 from emu.trainium.engines.memory import dma_store, sbuf
 from emu.trainium.isa import tensor_copy
 from kernels.trainium.gemm.matmul import project
-from kernels.trainium.layer import head, mlp, norm, qkv
+from kernels.trainium.layer import head, mlp, norm
 from kernels.trainium.layer.gate import GATES
+from kernels.trainium.layer.heads import rope, store_transposed
 from kernels.trainium.layer.tiling import tile_tokens
 from kernels.trainium.tiles import largest_divisor, pack, split, split_for
 from tests.kernels.trainium import reference as ref
@@ -154,7 +155,7 @@ def test_rope_and_store_transposed(heads, size, turned):
     x, (cos, sin) = draw(0, 11, heads, size), ref.turns(11, turned)
 
     def kernel(x, cos, sin):
-        return qkv.store_transposed(qkv.rope(load(x), load(cos), load(sin)))
+        return store_transposed(rope(load(x), load(cos), load(sin)))
 
     rotated = ref.rotate(x[..., :turned], cos, sin)
     whole = np.concatenate([rotated, wide(x[..., turned:])], -1)

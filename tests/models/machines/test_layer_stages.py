@@ -275,7 +275,7 @@ def projection_bytes(stages):
     if not isinstance(form, LatentForm):
         bias = 2 * rows * form.width
         matrix = packed(stages, hidden, form.width)
-        moved = x + norm + matrix + bias + 2 * table + rows * form.width
+        moved = x + norm + matrix + bias + table + rows * form.width
         return 2 * stages.chips * cores * moved
     own, whole = rows * form.own_down, rows * form.own_down * cores
     of_heads = form.heads * form.latent.key_width
