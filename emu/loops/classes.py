@@ -168,6 +168,8 @@ def _by_class(store: LoopStore, entry: LoopEntry) -> list[Value] | None:
     carry = decisions.after(setup, entry.scan, knowns)
     if patterns is None or carry is None:
         return None
+    if entry.state.trace is None:
+        patterns = entry.folded(patterns)
     met = np.unique(patterns[entry.here])
     alike = entry.active is None and len(met) == 1
     if setup.bands:

@@ -131,6 +131,18 @@ class LoopEntry:
     def frame(self) -> tuple[int, ...]:
         """Mesh dimensions, of full size where cores may differ, else 1."""
         setup = self.state.setup
+        shapes = {known.shape[: setup.rank] for known in self.knowns.values()}
+        for axis in self.axes:
+            index = setup.core_index(axis)
+            shapes.add(index.shape)
+        # Times that differ by column, `(1, 16)`, and an integer that differs by row, `(4, 1)`: then
+        # the frame is `(4, 16)` and each core a cell of its own.
+        return np.broadcast_shapes(self._frame_of_clocks, *shapes)
+
+    @cached_property
+    def _frame_of_clocks(self) -> tuple[int, ...]:
+        """Mesh dimensions, of full size where clocks tell cores apart, else 1."""
+        setup = self.state.setup
         which: list[np.ndarray] = []
         for name in self.labels.values():
             if isinstance(name, PerCoreNames):
@@ -140,18 +152,37 @@ class LoopEntry:
         shapes |= _shapes(self.stale)
         shapes |= _shapes([self.active])
         shapes |= _shapes(which)
-        shapes |= {known.shape[: setup.rank] for known in self.knowns.values()}
         if setup.bands:
             # Prices differ between bands.
             others = (1,) * (setup.rank - 1)
             shapes.add((len(setup.bands), *others))
-        for axis in self.axes:
-            index = setup.core_index(axis)
-            shapes.add(index.shape)
         all_alike = (1,) * setup.rank
-        # Times that differ by column, `(1, 16)`, and an integer that differs by row, `(4, 1)`: then
-        # the frame is `(4, 16)` and each core a cell of its own.
         return np.broadcast_shapes(all_alike, *shapes)
+
+    def folded(self, patterns: PerCell) -> PerCell:
+        """Takes cores together that differ in what they know, and decide alike.
+
+        Each core of a chip has heads of its own, and asks a table for theirs: eight different
+        integers. Where all eight decide the same by them and their clocks agree, a chip is one
+        cell, and stays one after the loop.
+
+        Args:
+          patterns: of each cell's decisions.
+
+        Returns:
+          Those of the cells that are left.
+        """
+        by_cell = patterns.reshape(self.frame)
+        for dimension, size in enumerate(self._frame_of_clocks):
+            first = by_cell.take([0], axis=dimension)
+            if size == 1 and (by_cell == first).all():
+                by_cell = first
+        if by_cell.shape != self.frame:
+            self.frame = by_cell.shape
+            for name in ("cells", "cores", "here", "times", "_core_of_each_cell"):
+                # Made anew when they are next asked for.
+                self.__dict__.pop(name, None)
+        return by_cell.reshape(-1)
 
     @cached_property
     def cells(self) -> int:

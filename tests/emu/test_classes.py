@@ -11,7 +11,7 @@ from jax import lax
 from emu import Known, Program
 from emu.loops import classes
 from tests import helpers
-from tests.helpers import F32, MESH, THROTTLED, TOY, fetch, hop, op, tile
+from tests.helpers import F32, MESH, THROTTLED, TOY, counted, fetch, hop, op, tile
 
 LAW = settings(max_examples=20, derandomize=True, deadline=None)
 ALONE = ("rotate", "turn", "make")  # what a core does without others
@@ -214,3 +214,41 @@ def test_a_stack_of_what_the_loop_does_not_make():
     assert np.broadcast_to(slices, (2, 3))[0].tolist() == [
         4 + 3 * (1 + 9 * c) for c in range(3)
     ]
+
+
+def offset_kernel(x, delay, offset):
+    """Every second step depends on an offset, which is another on each core of a row."""
+
+    def step(acc, number):
+        pick = (offset < 100).astype(np.int32) * (number % 2)
+        cases = [lambda acc: op(acc, acc, engine=e, **WORK) for e in ("mul", "add")]
+        return lax.switch(pick, cases, acc), None
+
+    acc = fetch(tile(), x, engine="io", busy=1, latency=1)
+    acc = counted(acc, acc, delay, engine="dma", busy=1)
+    acc, _ = lax.scan(step, acc, np.arange(6, dtype=np.int32))
+    return lax.scan(step, acc, np.arange(6, dtype=np.int32))[0]
+
+
+@pytest.mark.parametrize(
+    ("offsets", "frame"), [([5, 6, 7, 8], (2, 1)), ([5, 6, 700, 8], (2, 4))]
+)
+def test_cores_that_know_different_integers_and_decide_alike_are_one_cell(
+    offsets, frame, monkeypatch
+):
+    frames = []
+
+    class Told(classes.Merge):
+        def __init__(self, entry, *rest):
+            super().__init__(entry, *rest)
+            frames.append(entry.frame)
+
+    monkeypatch.setattr(classes, "Merge", Told)
+    program = Program(offset_kernel, {"r": 2, "c": 4}, ((), ("r",), ("c",)))
+    delay = Known(np.array([3, 900], np.int32))
+    offset = Known(np.array(offsets, np.int32))
+    found = program.read(TOY, F32, delay, offset)
+    assert frames == [frame, frame]
+    helpers.same_clock(found, program.read(TOY, F32, delay, offset, jump=False))
+    traced = program.read(TOY, F32, delay, offset, trace_core=(1, 3))
+    assert traced.end.tolist() == np.broadcast_to(found.end, traced.end.shape).tolist()
