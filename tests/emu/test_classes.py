@@ -251,4 +251,4 @@ def test_cores_that_know_different_integers_and_decide_alike_are_one_cell(
     assert frames == [frame, frame]
     helpers.same_clock(found, program.read(TOY, F32, delay, offset, jump=False))
     traced = program.read(TOY, F32, delay, offset, trace_core=(1, 3))
-    assert traced.end.tolist() == np.broadcast_to(found.end, traced.end.shape).tolist()
+    np.testing.assert_array_equal(*np.broadcast_arrays(traced.end, found.end))
