@@ -251,4 +251,5 @@ def test_cores_that_know_different_integers_and_decide_alike_are_one_cell(
     assert frames == [frame, frame]
     helpers.same_clock(found, program.read(TOY, F32, delay, offset, jump=False))
     traced = program.read(TOY, F32, delay, offset, trace_core=(1, 3))
-    np.testing.assert_array_equal(*np.broadcast_arrays(traced.end, found.end))
+    ends = np.broadcast_arrays(traced.end, found.end)
+    np.testing.assert_array_equal(ends[0], ends[1])
