@@ -1,5 +1,8 @@
 """Arrays split over PEs: a dimension as two, that which counts PEs and that which one PE holds."""
 
+import math
+import re
+
 import jax
 import numpy as np
 
@@ -23,6 +26,32 @@ def deal(x: Array, axis: int, parts: int, each: int) -> np.ndarray:
     return array.reshape(*before, parts, each, *behind)
 
 
+def arranged(x: np.ndarray, given: str, wanted: str) -> np.ndarray:
+    """An array with its dimensions in another order, by name; those in brackets become one.
+
+    Of `[layers, 2, 12, 3]`, `arranged(x, "layer row depth col", "layer row col depth")` is
+    `[layers, 2, 3, 12]`, and with `"layer (row col) depth"` `[layers, 6, 12]`.
+
+    Args:
+      x: the array.
+      given: a name for each of its dimensions.
+      wanted: the same names, in the order of the result.
+    """
+    names, ordered = given.split(), wanted.replace("(", "").replace(")", "").split()
+    if len(names) != x.ndim or sorted(names) != sorted(ordered):
+        raise ValueError(
+            f"dimensions {given!r} of {x.shape} cannot be arranged as {wanted!r}: both must have "
+            "one name for each"
+        )
+    turned = np.transpose(x, [names.index(name) for name in ordered])
+    sizes = dict(zip(ordered, turned.shape, strict=True))
+    shape = []
+    for group in re.findall(r"\([^)]*\)|[^\s()]+", wanted):
+        together = group.strip("()").split()
+        shape.append(math.prod(sizes[name] for name in together))
+    return turned.reshape(shape)
+
+
 def rows_to_cols(x: Array, rows: int, depth: int, cols: int, width: int) -> Tiles:
     """`[layers, rows * depth, cols * width]` to `[layers, rows, cols, depth, width]`, padded."""
     by_col = deal(x, 2, cols, width)
@@ -30,4 +59,4 @@ def rows_to_cols(x: Array, rows: int, depth: int, cols: int, width: int) -> Tile
     return np.moveaxis(by_pe, 3, 2)
 
 
-__all__ = ["Array", "Tiles", "deal", "rows_to_cols"]
+__all__ = ["Array", "Tiles", "arranged", "deal", "rows_to_cols"]

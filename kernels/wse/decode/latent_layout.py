@@ -16,7 +16,7 @@ import numpy as np
 from kernels.formats.coding import coded
 from kernels.formats.formats import Format
 from kernels.wse.decode.cache_format import SCALES
-from kernels.wse.decode.dealing import Array, Tiles, deal, rows_to_cols
+from kernels.wse.decode.dealing import Array, Tiles, arranged, deal, rows_to_cols
 from kernels.wse.decode.latent_map import LatentMap
 from kernels.wse.decode.share import Share
 
@@ -80,44 +80,50 @@ def by_group(x: Array, axis: int, layout: LatentMap) -> np.ndarray:
 
 def on_rows(x: np.ndarray, share: Share) -> Tiles:
     """`[layers, parts, dims, groups, queries, features]` to `[layers, rows, cols, dims, size]`."""
-    layer, part, dim, group, query, feature = range(6)
-    by_head = np.transpose(x, (query, feature, layer, part, dim, group))
+    by_head = arranged(
+        x, "layer part dim group query feature", "query feature layer part dim group"
+    )
     by_row = share.dealt(by_head)
-    rows, size, layers, parts, dims, groups = by_row.shape
-    row, of_row, layer, part, dim, group = range(6)
-    by_pe = np.transpose(by_row, (layer, row, group, part, dim, of_row))
-    return by_pe.reshape(layers, rows, groups * parts, dims, size)
+    return arranged(
+        by_row, "row own layer part dim group", "layer row (group part) dim own"
+    )
+
+
+def turned_apart(queries: Array, layout: LatentMap) -> tuple[np.ndarray, np.ndarray]:
+    """A projection to queries in two, `[layers, inputs, groups, queries, features]` each.
+
+    Features that stay as they are, and those that turn, in the order in which columns hold them.
+    """
+    by_head = by_group(queries, 2, layout)
+    plain, turned = np.split(by_head, [layout.form.plain], axis=-1)
+    return plain, turned[..., layout.turned_order]
 
 
 def up_tiles(queries: Array, layout: LatentMap) -> Tiles:
     """Queries' up-projection as `[layers, rows, cols, query_dims, plain size + turned size]`."""
-    # layers, query_rank, groups, queries, features
-    by_head = by_group(queries, 2, layout)
-    plain, turned = np.split(by_head, [layout.form.plain], axis=-1)
-    turned = turned[..., layout.turned_order]
-    tiles = [
-        on_rows(deal(own, 1, layout.parts, layout.query_dims), share)
-        for own, share in ((plain, layout.plain), (turned, layout.turned))
-    ]
+    shares = layout.plain, layout.turned
+    tiles = []
+    for own, share in zip(turned_apart(queries, layout), shares, strict=True):
+        # layers, parts, query dims, groups, queries, features
+        by_part = deal(own, 1, layout.parts, layout.query_dims)
+        tiles.append(on_rows(by_part, share))
     return np.concatenate(tiles, axis=-1)
 
 
 def query_tiles(queries: Array, layout: LatentMap) -> Tiles:
     """Queries' only projection as `[layers, rows, cols, depth, query_dims]`."""
     region = layout.region
-    # layers, hidden, groups, queries, features
-    by_head = by_group(queries, 2, layout)
-    plain, turned = np.split(by_head, [layout.form.plain], axis=-1)
-    turned = turned[..., layout.turned_order]
-    tiles = [
-        deal(own, 4, layout.parts, width)
-        for own, width in ((plain, layout.plain_dims), (turned, layout.turned_dims))
-    ]
-    by_row = deal(np.concatenate(tiles, axis=-1), 1, region.rows, region.depth)
-    layer, row, depth, group, query, part, dim = range(7)
-    by_pe = np.transpose(by_row, (layer, row, group, part, depth, query, dim))
-    shape = (len(by_pe), region.rows, region.cols, region.depth, layout.query_dims)
-    return by_pe.reshape(shape)
+    widths = layout.plain_dims, layout.turned_dims
+    tiles = []
+    for own, width in zip(turned_apart(queries, layout), widths, strict=True):
+        tiles.append(deal(own, 4, layout.parts, width))
+    by_part = np.concatenate(tiles, axis=-1)
+    by_row = deal(by_part, 1, region.rows, region.depth)
+    return arranged(
+        by_row,
+        "layer row depth group query part dim",
+        "layer row (group part) depth (query dim)",
+    )
 
 
 def key_tiles(keys: Array, layout: LatentMap) -> Tiles:
@@ -145,10 +151,12 @@ def by_column(norm: Array, width: int, layout: LatentMap) -> Tiles:
 def values_tiles(by_pe: Tiles, layout: LatentMap) -> Tiles:
     """`[layers, rows, cols, latent dims, size]` with a row's heads one above the other."""
     share = layout.values
-    layers, rows, cols, dims, _ = by_pe.shape
-    shape = (layers, rows, cols, dims, share.heads_a_row, share.width)
-    by_head = np.swapaxes(by_pe.reshape(shape), 3, 4)
-    return by_head.reshape(layers, rows, cols, -1, share.width)
+    by_head = deal(by_pe, 4, share.heads_a_row, share.width)
+    return arranged(
+        by_head,
+        "layer row col dim head feature",
+        "layer row col (head dim) feature",
+    )
 
 
 def out_tiles(output: Array, layout: LatentMap) -> Tiles:
@@ -158,9 +166,11 @@ def out_tiles(output: Array, layout: LatentMap) -> Tiles:
     by_head = by_group(output, 1, layout)
     by_col = deal(by_head, 3, layout.parts, layout.out_dims)
     by_row = deal(by_col, 5, region.rows, region.depth)
-    layer, group, query, part, dim, row, depth = range(7)
-    by_pe = np.transpose(by_row, (layer, row, group, part, query, dim, depth))
-    return by_pe.reshape(len(by_pe), region.rows, region.cols, -1, region.depth)
+    return arranged(
+        by_row,
+        "layer group query part dim row depth",
+        "layer row (group part) (query dim) depth",
+    )
 
 
 def latent_cache(
@@ -178,15 +188,13 @@ def latent_cache(
       `k` `[layers, rows, cols, latent dims + turned dims, slots]`; slots beyond the `n` tokens are
       zero.
     """
-    rows, parts = layout.region.rows, layout.parts
     in_order = np.asarray(turned)[..., layout.turned_order]
-    tiles = []
-    for own, width in ((latent, layout.latent_dims), (in_order, layout.turned_dims)):
-        # Position p is in slot p // rows of row p % rows.
-        by_row = deal(deal(own, 2, parts, width), 1, slots, rows)
-        layer, slot, row, part, dim = range(5)
-        tiles.append(np.transpose(by_row, (layer, row, part, dim, slot)))
-    keys = np.concatenate(tiles, axis=3)
+    of_latents = deal(latent, 2, layout.parts, layout.latent_dims)
+    of_turned = deal(in_order, 2, layout.parts, layout.turned_dims)
+    by_part = np.concatenate([of_latents, of_turned], axis=3)
+    # Position p is in slot p // rows of row p % rows.
+    by_row = deal(by_part, 1, slots, layout.region.rows)
+    keys = arranged(by_row, "layer slot row part dim", "layer row part dim slot")
     return {"k": np.tile(keys, (1, 1, layout.groups, 1, 1))}
 
 
@@ -203,11 +211,11 @@ def coded_latent_cache(
         scales.append(np.asarray(found.scales)[..., 0])
     of_latents, of_turned = codes
     tiles = latent_cache(of_latents, of_turned, layout, slots)
-    # layers, slots, rows, 2
-    by_row = deal(np.concatenate(scales, axis=2), 1, slots, layout.region.rows)
-    layer, slot, row, which = range(4)
-    of_rows = np.transpose(by_row, (layer, row, which, slot))[:, :, None]
-    tiles[SCALES["k"]] = np.repeat(of_rows, layout.region.cols, axis=2)
+    together = np.concatenate(scales, axis=2)
+    by_row = deal(together, 1, slots, layout.region.rows)
+    of_rows = arranged(by_row, "layer slot row which", "layer row which slot")
+    # Every column has all of a token's.
+    tiles[SCALES["k"]] = np.repeat(of_rows[:, :, None], layout.region.cols, axis=2)
     return tiles
 
 
