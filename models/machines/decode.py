@@ -39,7 +39,8 @@ from models.precision import Precision, as_precision
 LayerCache: TypeAlias = dict[str, jax.Array]
 """`k` `[rows, cols, dims, slots]` and `v` `[rows, cols, slots, dims]` of one layer; of latents,
 which are part of their keys, `k` alone; of codes also `k_scale` and `v_scale`
-`[rows, cols, 1, slots]`."""
+`[rows, cols, 1, slots]`, of latents `k_scale` `[rows, cols, 2, slots]`, or `k_powers` and
+`v_powers` `[rows, cols, runs, slots]`."""
 
 Cache: TypeAlias = list[LayerCache]
 """Of all layers, in order."""
@@ -63,7 +64,10 @@ class Step(NamedTuple):
 
 
 # Which dimension of one layer's cache, `[rows, cols, ...]`, is the slots.
-SLOT_AXIS = {"k": 3, "v": 2, "k_scale": 3, "v_scale": 3}
+SLOT_AXIS = {
+    **{"k": 3, "v": 2, "k_scale": 3, "v_scale": 3},
+    **{"k_powers": 3, "v_powers": 3},
+}
 
 
 class Decoder:

@@ -10,6 +10,8 @@ A PE has no operation that rounds to a byte. Of a number within the format's ran
                     and takes the difference of both biases away (2); below, it adds 1.5 * 2^14, in
                     whose last bits the code then is (2 and a mask). It compares with 0x7e, the
                     largest code, joins the sign (1), and puts it beside its neighbour (2).
+    float8_e8m0fnu  takes the sign's bit away from the upper half-word (1), shifts that by 7 (1),
+                    which leaves the exponent, and puts it beside its neighbour (2).
 
 Sources of what a loop and an operation take: see `emu.wse.pe.elementwise.SCALAR_CYCLES`.
 """
@@ -17,6 +19,7 @@ Sources of what a loop and an operation take: see `emu.wse.pe.elementwise.SCALAR
 from collections.abc import Mapping
 
 import jax.numpy as jnp
+from jax import lax
 
 from emu import given, numerics
 from emu.datasheet import Device
@@ -33,6 +36,7 @@ INT8_MOST = 127.0
 _OPERATIONS: Mapping[str, tuple[int, int]] = {
     "int8": (4 + 2, 2),
     "float8_e4m3fn": (2 + 1 + 4 + 2 + 1 + 2, 2),
+    "float8_e8m0fnu": (1 + 1 + 2, 0),
 }
 
 
@@ -51,8 +55,11 @@ def _cost(device: Device, dst: Operand, x: Operand) -> Cost:
 def narrow(dst: Sram, x: Sram) -> Sram:
     """Numbers as codes: rounded to the nearest, ties to even; beyond the format, its last one.
 
+    Powers of two that a block of codes shares, float8_e8m0fnu, are those of magnitudes' exponents:
+    of 5.0, 2^2.
+
     Args:
-      dst: int8 or float8_e4m3fn; an int8 is -127 to 127.
+      dst: int8, float8_e4m3fn or float8_e8m0fnu; an int8 is -127 to 127.
       x: float32 of that shape.
 
     Raises:
@@ -66,6 +73,10 @@ def narrow(dst: Sram, x: Sram) -> Sram:
         raise WrongShape(f"{name}: cannot take {told}: must be of one shape", caller())
     if dst.dtype == jnp.int8:
         return jnp.clip(jnp.rint(single(x)), -INT8_MOST, INT8_MOST).astype(jnp.int8)
+    if dst.dtype == jnp.float8_e8m0fnu:
+        bits = lax.bitcast_convert_type(single(x), jnp.uint32)
+        exponents = ((bits >> 23) & jnp.uint32(0xFF)).astype(jnp.uint8)
+        return lax.bitcast_convert_type(exponents, jnp.float8_e8m0fnu)
     return numerics.cast(single(x), dst.dtype)
 
 

@@ -26,11 +26,12 @@ from emu.wse import (
     vector_scale,
 )
 from emu.wse.spaces import Sram
+from kernels.formats.formats import POWER_OF_TWO
 from kernels.wse.decode.attention_map import Heads, Span
 from kernels.wse.decode.blocks import Weights, added, projected, rms_norm
-from kernels.wse.decode.cache_format import SCALES
+from kernels.wse.decode.cache_format import POWERS, SCALES
 from kernels.wse.decode.cached import Scaled, add_values, add_values_of_keys
-from kernels.wse.decode.coded_cache import append_coded
+from kernels.wse.decode.coded_cache import append_coded, append_microscaled
 from kernels.wse.decode.folds import fold_terms
 from kernels.wse.decode.hooks import PLAIN, Hooks
 from kernels.wse.decode.mapping import LayerMap
@@ -210,9 +211,9 @@ def viewed(
         return Scaled(keys, scales, of_blocks), Scaled(values, of_latents)
 
     k, v = view("k", 1), view("v", 0)
-    for of_keys, of_values in (("k_powers", "v_powers"), (SCALES["k"], SCALES["v"])):
-        if of_keys in cache:
-            return Scaled(k, view(of_keys, 1)), Scaled(v, view(of_values, 1))
+    for names in (POWERS, SCALES):
+        if names["k"] in cache:
+            return Scaled(k, view(names["k"], 1)), Scaled(v, view(names["v"], 1))
     return k, v
 
 
@@ -305,8 +306,12 @@ def attention(
         both = sram_tile(shape=(2, dims), dtype="float32")
         both = copy_into(both, k, 0, axis=0)
         both = copy_into(both, v, 1, axis=0)
-        sizes = {"rows": layer.rows, "parts": layer.parts}
-        cache = append_coded(cache, both, pos, layer.held.cache, **sizes)
+        held, sizes = layer.held.cache, {"rows": layer.rows, "parts": layer.parts}
+        if held.scale == POWER_OF_TWO:
+            blocks = layer.cache_blocks
+            cache = append_microscaled(cache, both, pos, held, blocks, **sizes)
+        else:
+            cache = append_coded(cache, both, pos, held, **sizes)
 
     # As a multiply-add takes it; the cache has rounded the key.
     q = lax.slice_in_dim(qk, 0, queries)

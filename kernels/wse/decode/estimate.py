@@ -18,7 +18,7 @@ from emu.wse.pe.laws import (
 from emu.wse.pe.packed import SCALES, is_code, widen_cycles
 from emu.wse.timeline.wires import wires
 from emu.wse.wavelets import words
-from kernels.formats.formats import Format
+from kernels.formats.formats import POWER_OF_TWO, Format
 from kernels.wse.decode.attention_map import AttentionMap
 from kernels.wse.decode.cached import piece_slots
 from kernels.wse.decode.coded import matrix_cycles
@@ -158,7 +158,8 @@ def _coded_cache_cycles(layer: LayerMap, held: Format, device: Device) -> float:
     """Of products with a cache in codes, of their scales, and of the new token's codes."""
     live = _live(layer)
     of_layer = AttentionMap.of_layer(layer, most_live=live)
-    layout = dataclasses.replace(of_layer, cache_dtype=held.element)
+    block = layer.cache_blocks.run if held.scale == POWER_OF_TWO else 0
+    layout = dataclasses.replace(of_layer, cache_dtype=held.element, block=block)
     scores = vector_cycles(device, layer.queries * live, SINGLE)
     exchange = all_reduce_cycles(device, layer.parts, 2)
     appended = append_cycles(2 * layer.dims, held, device)

@@ -22,9 +22,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kernels.formats.coding import coded
-from kernels.formats.formats import Format
-from kernels.wse.decode.cache_format import SCALES
+from emu.wse.pe.packed import SCALES as POWERS_DTYPE
+from kernels.formats.coding import coded, spread
+from kernels.formats.formats import POWER_OF_TWO, Format
+from kernels.wse.decode.cache_format import POWERS, SCALES
 from kernels.wse.decode.coded_layout import coded_tiles
 from kernels.wse.decode.dealing import Array, Tiles, deal, rows_to_cols
 from kernels.wse.decode.latent_layout import MATRICES as OF_LATENTS
@@ -261,17 +262,23 @@ def coded_cache_tiles(
     codes, scales = [], []
     for given in (k, v):
         # A column of a matrix for each token and head: layers, tokens, kv_heads, head_dim, 1
-        found = coded(np.asarray(given)[..., None], held)
+        columns = np.asarray(given)[..., None]
+        found = coded(columns, held)
         assert found.scales is not None
         codes.append(np.asarray(found.elements)[..., 0])
-        of_features = np.asarray(found.scales)[..., 0]
-        scales.append(np.broadcast_to(of_features, codes[-1].shape))
+        of_features = spread(found.scales, columns.shape[-2:], held)
+        scales.append(np.asarray(of_features)[..., 0])
     of_keys, of_values = codes
     tiles = cache_tiles(of_keys, of_values, layer)
-    for name, of_head in zip(SCALES.values(), scales, strict=True):
-        # Dealt as features are, of which a PE's all have the head's.
-        of_slots = _positions_on_rows(of_head, layer)[..., 0]
-        tiles[name] = of_slots[..., None, :]
+    has_powers = held.scale == POWER_OF_TWO
+    names, alike = SCALES, layer.dims
+    if has_powers:
+        names, alike = POWERS, layer.cache_blocks.run
+    for name, of_head in zip(names.values(), scales, strict=True):
+        # Dealt as features are, of which so many in a row of a PE's share one.
+        of_slots = _positions_on_rows(of_head, layer)[..., ::alike]
+        tile = np.ascontiguousarray(np.swapaxes(of_slots, -1, -2))
+        tiles[name] = tile.view(POWERS_DTYPE) if has_powers else tile
     return tiles
 
 

@@ -17,13 +17,15 @@ import jax.numpy as jnp
 
 from emu.annotations import DType, Shape
 from emu.wse.pe.maps import MOST_STRIDE, strides_at_full_width
-from kernels.formats.formats import Format
+from kernels.formats.formats import POWER_OF_TWO, Format
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
 from kernels.wse.decode.cache_format import (
     CACHED,
+    Blocks,
     cache_dtypes,
     is_cached,
+    power_shapes,
     scale_shapes,
 )
 from kernels.wse.decode.form import PLAIN, DecodeForm
@@ -149,6 +151,14 @@ class LayerMap:
             refuse(
                 f"a layer's cache is held as {held.name}, must be {self.dtype} or one of "
                 f"{', '.join(CACHED)}, with a scale for each token and head"
+            )
+        if held.scale != POWER_OF_TWO:
+            return
+        if self.form.latent is not None or self.dtype == "float16":
+            refuse(
+                f"a cache is held as {held.name}, must be so with keys and values of heads, whose "
+                "powers of two bfloat16 and float32 have; hold latents, or a cache beside float16, "
+                "in fp8 or int8"
             )
 
     def _check_codes(self, held: Format) -> None:
@@ -368,9 +378,23 @@ class LayerMap:
         shapes: dict[str, Shape] = {"k": (self.dims, self.held_slots)}
         if not self.values_are_keys:
             shapes["v"] = (self.held_slots, self.dims)
-        if self.held.cache is not None:
+        held = self.held.cache
+        if held is not None and held.scale == POWER_OF_TWO:
+            shapes |= power_shapes(self.held_slots, self.cache_blocks)
+        elif held is not None:
             shapes |= scale_shapes(self.held_slots, self.values_are_keys)
         return shapes
+
+    @property
+    def cache_blocks(self) -> Blocks:
+        """Which blocks of a head a column's features are in, of a cache with powers of two."""
+        assert self.held.cache is not None and self.held.cache.block is not None
+        size, _ = self.held.cache.block
+        assert size is not None
+        pairs, others = self.turned_pairs, self.dims - 2 * self.turned_pairs
+        ranges = [(0, pairs), (self.turned // 2, pairs), (self.turned, others)]
+        starts, widths = zip(*[x for x in ranges if x[1]], strict=True)
+        return Blocks(size, starts, widths)
 
     def cache_dtypes(self) -> dict[str, DType]:
         """Dtype of each."""

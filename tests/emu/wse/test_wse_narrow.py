@@ -6,7 +6,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from emu import Program, wse
+from emu import Program, numerics, wse
 from emu.errors import EmulationError
 from emu.wse import WSE3
 
@@ -57,6 +57,19 @@ def test_what_is_beyond_the_format_becomes_its_last() -> None:
     np.testing.assert_array_equal(narrowed(given, "int8"), [2, 4, 0, 127, -127])
 
 
+def test_a_power_of_two_is_a_magnitude_s_exponent() -> None:
+    """As MX takes the scale of a block, of 2^-7 times its largest magnitude."""
+    given = np.array([5.0, -5.0, 1.0, 1.9999999, 0.0, 2.0**-140, 3e38], np.float32)
+    found = narrowed(given, "float8_e8m0fnu").view(np.uint8)
+    assert found.tolist() == [129, 129, 127, 127, 0, 0, 254]
+    blocks = np.random.default_rng(0).standard_normal((40, 32)).astype(np.float32)
+    blocks *= np.exp2(np.arange(40, dtype=np.float32) * 6 - 120)[:, None]
+    _, scales = numerics.mx_quantize(jnp.asarray(blocks), "float8_e4m3fn", headroom=1)
+    greatest = np.abs(blocks).max(1) * np.float32(2**-7)
+    found = narrowed(greatest, "float8_e8m0fnu").view(np.uint8)
+    np.testing.assert_array_equal(found, scales)
+
+
 def cycles(dtype: str) -> int:
     def call(x: jax.Array) -> jax.Array:
         return wse.narrow(wse.sram_tile(shape=(2, 5), dtype=dtype), x)
@@ -68,12 +81,13 @@ def cycles(dtype: str) -> int:
 def test_cycles() -> None:
     device = WSE3.at()
 
-    def of_element(simple: int) -> float:
-        compared = 2 * (device.scalar_cycles + device.branch_cycles)
+    def of_element(simple: int, comparisons: int = 2) -> float:
+        compared = comparisons * (device.scalar_cycles + device.branch_cycles)
         return device.loop_cycles + simple * device.scalar_cycles + compared
 
     assert cycles("int8") == np.ceil(10 * of_element(6))
     assert cycles("float8_e4m3fn") == np.ceil(10 * of_element(12))
+    assert cycles("float8_e8m0fnu") == np.ceil(10 * of_element(4, comparisons=0))
 
 
 def test_refusals() -> None:
