@@ -2,11 +2,13 @@
 
 Also what makes the whole run shorter and no test weaker: programs are compiled with little
 optimization where values are held to a tolerance, what is compiled once is kept, and Python looks
-for garbage less often.
+for garbage less often. What a worker keeps of programs it gives back when that is much.
 """
 
+import ctypes
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
@@ -95,3 +97,29 @@ def compiled_once(
     if hasattr(request.config, "workerinput"):  # a worker's own folder is in the run's
         folder = folder.parent
     jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+
+
+# Of two workers that is less than a laptop has.
+MOST_RESIDENT_BYTES = 1_500_000_000
+RESIDENT = Path("/proc/self/statm")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_given_back() -> Iterator[None]:
+    """Behind a file that leaves a worker large, it forgets all jaxprs and compiled programs.
+
+    JAX keeps each for as long as the process runs, and 9,900 tests make thousands. What another
+    file asks for again comes from the disk.
+    """
+    yield
+    if not RESIDENT.exists():  # it is of Linux alone
+        return
+    _, pages, *_ = RESIDENT.read_text().split()
+    if int(pages) * os.sysconf("SC_PAGE_SIZE") < MOST_RESIDENT_BYTES:
+        return
+    jax.clear_caches()
+    gc.collect()
+    # The C library keeps what is freed in pieces, unless it is told.
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
