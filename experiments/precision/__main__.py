@@ -20,9 +20,7 @@ from models.precision import Precision, precision
 
 WIDTH = 150  # of a table that no terminal cuts
 _CARRIED_OUT = (f"weights={w},activations={a}" if w != a else w for w, a in PREFILLED)
-PLANS = tuple(
-    dict.fromkeys(("bfloat16", *_CARRIED_OUT, "fp8", "fp8_block", "int8", "int4"))
-)
+PLANS = tuple(dict.fromkeys(("bfloat16", *_CARRIED_OUT, "int8", "int4")))
 TEXT = (
     "The mass of the Earth is about six thousand billion billion tonnes. It was first worked out "
     "from the pull between two lead balls, which hung from a wire in a closed room. How was that "

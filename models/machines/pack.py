@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.annotations import PyTree
+from emu.numerics import GROUP
 from kernels.formats.formats import FORMATS, POWER_OF_TWO, Format
 from kernels.moe.mesh import weights as moe_weights
 from kernels.moe.mesh.form import MoeForm
@@ -23,6 +24,7 @@ from kernels.trainium.gemm.scaled_pack import (
     Columns,
     in_columns,
     pack_blocks,
+    pack_nibbles,
     pack_scaled,
 )
 from kernels.trainium.layer.tiling import LayerTiling
@@ -366,8 +368,11 @@ class Packer:
         return self.xp.asarray(weight, self.tiling.dtype)
 
     def matrix(self, weight: Array) -> Any:
-        """A product's matrix before it is dealt out: in codes, but for scales of groups of 32."""
-        if not self.held.is_coded or self.held.scale == POWER_OF_TWO:
+        """A product's matrix before it is dealt out: in codes, but for scales of groups of 32.
+
+        Of such, cores have whole groups.
+        """
+        if not self.held.is_coded or self.held.block == (GROUP, 1):
             return weight
         return in_columns(weight, self.held, self.xp)
 
@@ -400,8 +405,10 @@ class Packer:
         if isinstance(weight, Columns):
             double = self.tiling.by_token is not None
             return pack_scaled(weight, rows, columns, double=double, xp=self.xp)
-        if self.held.is_coded:
+        if self.held.scale == POWER_OF_TWO:
             return pack_mx(weight, self.held, rows, columns)
+        if self.held.is_coded:
+            return pack_nibbles(weight, self.held, rows, columns, self.xp)
         return self.packed(self.converted(weight), rows, columns)
 
     def packed(self, weight: Array, rows: int, columns: int) -> jax.Array:

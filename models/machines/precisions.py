@@ -10,6 +10,7 @@ from emu.numerics import GROUP
 from emu.trainium.datasheets.limits import MX_QUAD
 from kernels.formats.formats import FORMATS, POWER_OF_TWO
 from kernels.trainium.gemm.mx_pack import MxFormats
+from kernels.trainium.tiles import PARTITIONS, split
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.machines.tensor_parallel import PADDING, divide_model
@@ -23,6 +24,9 @@ PREFILLED = (
     ("fp8_block", "fp8_block"),
 )
 """Weights and activations of the products that kernels have beside those of one wide dtype."""
+
+WIDENED = ("int8", "int4", "fp8", "fp8_tensor")
+"""Weights that kernels make wide in SBUF, for products with activations in the wide dtype."""
 
 
 def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Precision:
@@ -48,7 +52,12 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
         )
     pairs = zip((given.weights, given.experts), given.taken, strict=True)
     carried_out = all(
-        not held.is_coded or (taken and (held.name, taken.name) in PREFILLED)
+        not held.is_coded
+        or (
+            held.name in WIDENED
+            if taken is None
+            else (held.name, taken.name) in PREFILLED
+        )
         for held, taken in pairs
     )
     microscaled = given.activations.scale == POWER_OF_TWO
@@ -58,7 +67,7 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
         raise ModelError(
             f"prefill: precision {given.name!r} has no kernels; there are {plans}, those in MX of "
             "experts alone or apart too, with a cache of bfloat16 or float16, those without MX of "
-            "float32 too, and everything in one of these"
+            f"float32 too; weights of {', '.join(WIDENED)} alone; and everything in one of these"
         )
     if not microscaled:
         for told, has in (("experts", has_experts), ("latents", config.latent)):
@@ -68,6 +77,7 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
                     f"dtype, got precision {given.name!r}; take mxfp8 or bfloat16"
                 )
         _check_blocks(given, config, cores)
+        _check_groups(given, config)
         return given
     if not given.weights.is_coded:
         return given
@@ -114,6 +124,16 @@ def _check_blocks(given: Precision, config: ModelConfig, cores: int) -> None:
         )
 
 
+def _check_groups(given: Precision, config: ModelConfig) -> None:
+    """Refuses heads of which a contraction tile would have parts of groups."""
+    _, tile = split(config.head_dim, PARTITIONS)
+    if given.weights.block == (GROUP, 1) and tile % GROUP:
+        raise ModelError(
+            f"prefill: precision {given.name!r} takes heads of whole groups of {GROUP} features, "
+            f"{config.name} has {config.head_dim}; take int8 or bfloat16"
+        )
+
+
 def prefilled_as(plan: Precision, config: ModelConfig, cores: int) -> Precision:
     """What prefill has weights, activations and the cache in, under a plan of both machines.
 
@@ -147,4 +167,4 @@ def mx_of(plan: Precision) -> tuple[MxFormats | None, MxFormats | None]:
     return mx, of_experts
 
 
-__all__ = ["PREFILLED", "mx_of", "of_prefill", "prefilled_as"]
+__all__ = ["PREFILLED", "WIDENED", "mx_of", "of_prefill", "prefilled_as"]

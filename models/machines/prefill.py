@@ -177,10 +177,10 @@ class Prefill:
         self.precision = of_prefill(dtype, config, cores)
         self.dtype = jnp.dtype(self.precision.wide)
         mx, of_experts = mx_of(self.precision)
-        # Neighbours that share a scale stay on one core.
-        given = self.precision.taken.weights
+        given, held = self.precision.taken.weights, self.precision.weights
         taken = None if given is None else of_activations(given)
-        together = 1 if taken is None or taken.block is None else taken.block[0]
+        # Neighbours that share a scale stay on one core.
+        together = 1 if held.block is None else held.block[0]
         self.shares = divide_model(config, cores, together or 1)
         tiling_for = functools.partial(
             layer_tiling,
@@ -192,6 +192,7 @@ class Prefill:
             elements=elements_of(mx),
             expert_elements=elements_of(of_experts),
             by_token=taken if mx is None else None,
+            weights=held if held.is_coded and taken is None else None,
         )
         pattern = pattern_of(attention, config.num_hidden_layers)
         self.varied = pattern is not None
@@ -221,7 +222,6 @@ class Prefill:
         real = self.where.positions() < tokens
         self.experts = experts_of(config, self.tiling, cores, real, of_experts, mx)
         mixture = self.experts and self.experts.smallest
-        held = self.precision.weights
         self.weights = pack_weights(
             config, weights, self.tiling, self.shares, mixture, held, self._latent
         )

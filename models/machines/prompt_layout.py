@@ -11,6 +11,7 @@ from kernels.masks.catalogue import or_masks
 from kernels.tokens.choose import Slots, choose
 from kernels.tokens.placement import PLACEMENTS
 from kernels.trainium.context.sizes import LEAST_COLUMNS, ContextTiling
+from kernels.trainium.gemm.scaled_pack import widened_bytes
 from kernels.trainium.layer.ring import LayerScores, attention_tiling
 from kernels.trainium.layer.tiling import LayerTiling, tile_tokens
 from models.attention_pattern import Pattern
@@ -31,8 +32,23 @@ def layer_tiling(
     elements: DType | None = None,
     by_token: Format | None = None,
     expert_elements: DType | None = None,
+    weights: Format | None = None,
 ) -> LayerTiling:
-    """How one core cuts its share of a layer for the chip's `tokens`."""
+    """How one core cuts its share of a layer for the chip's `tokens`.
+
+    Args:
+      config: of the model.
+      shares: what each core holds.
+      tokens: of the chip.
+      dtype: of what is not in codes.
+      placement: of the prompt's tokens.
+      chip: the datasheet.
+      elements, by_token, expert_elements: see `LayerTiling`.
+      weights: in codes that are made wide for products; None: they are not.
+    """
+    together = 1
+    if weights is not None and weights.block is not None:
+        together = weights.block[0] or 1
     ffn = shares.ffn.shape[1]
     # Zigzag gives a chip a run of positions from each end of the prompt.
     chunks = 2 if placement == "zigzag" else 1
@@ -57,6 +73,7 @@ def layer_tiling(
         streams=2 if outputs_apart else 1,
         quantised=elements is not None or expert_elements is not None,
         by_token=by_token is not None,
+        widened_bytes=0 if weights is None else widened_bytes(weights),
     )
     return LayerTiling(
         hidden=config.hidden_size,
@@ -76,6 +93,7 @@ def layer_tiling(
         elements=elements,
         by_token=by_token,
         expert_elements=expert_elements,
+        together=together,
     )
 
 

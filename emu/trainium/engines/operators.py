@@ -244,8 +244,8 @@ def combine(
     # float32 has 24 bits, so that 2**24 + 1 would come out as 2**24: on the engines that compute in
     # float32 it does, on GpSimd it does not.
     if exact:
-        dtype = jnp.result_type(left, right)
-        keeps_integers = keeps_integers or jnp.issubdtype(dtype, jnp.integer)
+        both = (jnp.issubdtype(x.dtype, jnp.integer) for x in (left, right))
+        keeps_integers = keeps_integers or all(both)
     if keeps_integers:
         return apply(left, right).astype(left.dtype)
     # The outer cast makes 0 and 1 of a comparison's booleans.

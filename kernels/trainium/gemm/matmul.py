@@ -136,7 +136,7 @@ def over_chunks(
         number, *sources = at
         loaded = []
         for place, source in enumerate(sources):
-            loaded.append(load_chunk(source, place, buffers))
+            loaded.append(load_chunk(source, place, buffers, x_t))
         done = number * depth
         x = tiles_of(x_t, done, depth)
         of_chunk = pairs(x, *loaded)

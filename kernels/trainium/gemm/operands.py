@@ -46,6 +46,7 @@ from emu.trainium.isa import (
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.refusal import refuse
 from kernels.trainium.gemm.mx_blocks import Quantised
+from kernels.trainium.gemm.widened import Nibbles, widened, widened_nibbles
 from kernels.trainium.tiles import (
     PARTITIONS,
     divide,
@@ -71,8 +72,9 @@ class DoubleRows(NamedTuple):
 Operand: TypeAlias = Sbuf | Quantised | DoubleRows
 """Of a product, in SBUF."""
 
-Weight: TypeAlias = Hbm | Quantised | DoubleRows
-"""Packed in HBM; elements of MXFP4 are packed too, `uint8[..., 2]`."""
+Weight: TypeAlias = Hbm | Quantised | DoubleRows | Nibbles
+"""Packed in HBM; elements of MXFP4 are packed too, `uint8[..., 2]`. Of operands in a wide dtype it
+may be codes of a byte or of 4 bits, which are made wide as they are loaded."""
 
 
 def double_row_tiles(features: int) -> tuple[int, int]:
@@ -210,7 +212,19 @@ def sizes(weight: Weight) -> tuple[int, ...]:
     if isinstance(weight, DoubleRows):
         *rest, _, columns = weight.elements.shape
         return *rest, columns
+    if isinstance(weight, Nibbles):
+        columns = weight.scale.shape[-1]
+        return *weight.codes.shape[:-1], columns
     return weight.shape
+
+
+def tile_rows(features: int, together: int) -> tuple[int, int]:
+    """The fewest tiles of one feature a partition of which some stay together, `(count, rows)`.
+
+    576 features of which 32 share a scale are 5 tiles of 128, where they would else be of 116.
+    """
+    count, each = split(features, PARTITIONS)
+    return count, math.ceil(each / together) * together
 
 
 def token_count(x: Operand) -> int:
@@ -245,14 +259,26 @@ def tile_count(x: Operand) -> int:
     return jax.tree.leaves(x)[0].shape[1]
 
 
-def load_chunk(weight: Weight, number: int, buffers: int) -> Operand:
-    """One chunk of weights in SBUF.
+def load_chunk(weight: Weight, number: int, buffers: int, x: Operand) -> Operand:
+    """One chunk of weights in SBUF, as a product with `x` takes it.
 
     Args:
       weight: a chunk in HBM.
       number: of several weights that are loaded by turns, so that they take different queues.
       buffers: chunks in flight.
+      x: activations; codes are made as wide as these where they are in a wide dtype.
     """
+    if isinstance(weight, Nibbles):
+        assert not isinstance(x, tuple)
+        queue = LOAD_QUEUES[number % len(LOAD_QUEUES)]
+        return widened_nibbles(weight, x.dtype, queue, buffers)
+    loaded = _loaded(weight, number, buffers)
+    if isinstance(x, tuple) or isinstance(loaded, tuple) or x.dtype == loaded.dtype:
+        return loaded
+    return widened(loaded, x.dtype, buffers)
+
+
+def _loaded(weight: Weight, number: int, buffers: int) -> Operand:
     leaves, tree = jax.tree.flatten(weight)
     queues = itertools.islice(itertools.cycle(LOAD_QUEUES), number, None)
     loaded = []
@@ -312,6 +338,7 @@ __all__ = [
     "sizes",
     "tile_count",
     "tile_of",
+    "tile_rows",
     "tiles_of",
     "token_count",
     "tokens_of",

@@ -175,7 +175,7 @@ def _of_blocks(
 
         def chunk(sums: Sequence[Sbuf], at: Any) -> tuple[Sequence[Sbuf], None]:
             number, source = at
-            loaded = load_chunk(source, 0, 2)
+            loaded = load_chunk(source, 0, 2, h.operand)
             depth = tile_count(loaded)
             x = tiles_of(h.operand, number * depth, depth)
 

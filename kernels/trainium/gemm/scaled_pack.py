@@ -8,12 +8,18 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from emu.trainium.datasheets.limits import QUADRANT
 from kernels.formats.coding import coded
 from kernels.formats.formats import Format
 from kernels.trainium.gemm.operands import ROWS_AT_ONCE, DoubleRows, Weight
 from kernels.trainium.gemm.scaled import BlockWeight, ScaledWeight
-from kernels.trainium.tiles import CHUNK_BYTES, Array, largest_divisor, pack
+from kernels.trainium.gemm.widened import NIBBLE_ZERO, Nibbles
+from kernels.trainium.tiles import CHUNK_BYTES, Array, largest_divisor
 
+WIDE_BYTES = 2  # of bfloat16
+# Integers of 4 bits of a partition that are made wide at once: with their scales, which are float32
+# and spread over partitions, they take more than ten bytes each on the way.
+NIBBLES_AT_ONCE = 1024
 BLOCK = 128  # features and columns that share a scale, where these are of blocks
 
 
@@ -88,7 +94,9 @@ def pack_scaled(
     if double:
         packed = DoubleRows(jnp.asarray(_double_rows(codes, rows, columns, xp)))
     else:
-        packed = jnp.asarray(pack(codes, rows, columns, xp))
+        # They are made wide, to two bytes each, and what is made wide at once should be a chunk.
+        most = CHUNK_BYTES // (WIDE_BYTES * columns)
+        packed = jnp.asarray(_tiles(codes, rows, columns, 1, most, xp)[..., 0, :])
     return ScaledWeight(packed, jnp.asarray(by_block))
 
 
@@ -115,20 +123,74 @@ def pack_blocks(
     return BlockWeight(packed, jnp.asarray(by_block))
 
 
+def pack_nibbles(
+    weight: Array, held: Format, rows: int, columns: int, xp: ModuleType = np
+) -> Nibbles:
+    """A matrix `[..., K, N]` in integers of 4 bits as `gemm.operands.load_chunk` loads it.
+
+    Args:
+      weight: floats.
+      held: the format, with a scale for each 32 rows of a column.
+      rows: of a contraction tile, a multiple of 32; K is padded with zeros to whole tiles.
+      columns: output columns a block, an even number; N likewise.
+      xp: numpy, or jax.numpy where only shapes are wanted.
+    """
+    assert held.block == (QUADRANT, 1) and not rows % QUADRANT and not columns % 2
+    *lead, k, n = weight.shape
+    missing = [(0, 0)] * len(lead) + [(0, -k % rows), (0, -n % columns)]
+    elements, scales = coded(xp.pad(weight, missing), held)
+    assert scales is not None
+    most = NIBBLES_AT_ONCE // columns
+    integers = xp.asarray(elements) + NIBBLE_ZERO
+    codes = xp.asarray(integers, np.uint8)
+    tiled = _tiles(codes, rows, columns, 1, most, xp)[..., 0, :]
+    low, high = tiled[..., : columns // 2], tiled[..., columns // 2 :]
+    of_groups = _tiles(xp.asarray(scales), rows // QUADRANT, columns, 1, most, xp)[
+        ..., 0, :
+    ]
+    return Nibbles(jnp.asarray(low | high << 4), jnp.asarray(of_groups))
+
+
+def widened_bytes(held: Format) -> int:
+    """Bytes of a partition that a chunk of codes takes in SBUF besides its wide form."""
+    if held.element_bits == 8:
+        return CHUNK_BYTES // WIDE_BYTES
+    # Half a byte of a code, one of it apart, two of its integer, and twice four of scales.
+    return NIBBLES_AT_ONCE * (1 + 2 + 4 + 8 + 8) // 2
+
+
 def _double_rows(codes: Array, rows: int, columns: int, xp: ModuleType) -> Array:
     """`[..., blocks, chunks, rows, depth, 2, columns]`; tile `2 d + t` is place t of depth d."""
+    most = CHUNK_BYTES // (ROWS_AT_ONCE * columns)
+    return _tiles(codes, rows, columns, ROWS_AT_ONCE, most, xp)
+
+
+def _tiles(
+    codes: Array, rows: int, columns: int, at_once: int, most: int, xp: ModuleType
+) -> Array:
+    """`[..., K, N]` as `[..., blocks, chunks, rows, depth, at once, columns]`.
+
+    Tile `at_once · d + t` is place t of depth d, of which a chunk has `most` at most.
+    """
     *lead, k, n = codes.shape
-    pairs = math.ceil(k / (rows * ROWS_AT_ONCE))
+    deep_tiles = math.ceil(k / (rows * at_once))
     blocks = math.ceil(n / columns)
-    missing = (0, pairs * ROWS_AT_ONCE * rows - k), (0, blocks * columns - n)
+    missing = (0, deep_tiles * at_once * rows - k), (0, blocks * columns - n)
     padded = xp.pad(codes, [(0, 0)] * len(lead) + list(missing))
-    depth = largest_divisor(pairs, CHUNK_BYTES // (ROWS_AT_ONCE * columns))
-    cut = padded.reshape(
-        *lead, pairs // depth, depth, ROWS_AT_ONCE, rows, blocks, columns
-    )
+    depth = largest_divisor(deep_tiles, most)
+    shape = deep_tiles // depth, depth, at_once, rows, blocks, columns
+    cut = padded.reshape(*lead, *shape)
     chunk, deep, place, row, block, column = range(len(lead), len(lead) + 6)
     order = block, chunk, row, deep, place, column
     return cut.transpose(*range(len(lead)), *order)
 
 
-__all__ = ["BLOCK", "Columns", "in_columns", "pack_blocks", "pack_scaled"]
+__all__ = [
+    "BLOCK",
+    "Columns",
+    "in_columns",
+    "pack_blocks",
+    "pack_nibbles",
+    "pack_scaled",
+    "widened_bytes",
+]

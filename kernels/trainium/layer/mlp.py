@@ -6,7 +6,13 @@ from typing import NamedTuple
 from emu.annotations import DType, KnownInt
 from emu.tracing.side_by_side import tiles
 from emu.trainium.engines.memory import dma_load, psum, sbuf
-from emu.trainium.isa import scalar_tensor_tensor, tensor_tensor
+from emu.trainium.isa import (
+    activation_scaled,
+    memset,
+    scalar_tensor_tensor,
+    tensor_scalar,
+    tensor_tensor,
+)
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import Pairs, over_chunks
 from kernels.trainium.gemm.operands import (
@@ -19,6 +25,7 @@ from kernels.trainium.gemm.operands import (
     sizes,
     token_count,
 )
+from kernels.trainium.gemm.scaled import ScaledWeight
 from kernels.trainium.layer.gate import Gate, activated, raised
 
 
@@ -26,12 +33,13 @@ class UpWeights(NamedTuple):
     """The two up projections of an MLP, in HBM.
 
     Attributes:
-      gate, up: packed `[ffn tiles, chunks, hidden tile, depth, ffn tile]`; or MX.
+      gate, up: packed `[ffn tiles, chunks, hidden tile, depth, ffn tile]`; or MX; or codes with a
+        scale for each feature.
       gate_bias, up_bias: float32 `[ffn tiles, ffn tile, 1]`, or None.
     """
 
-    gate: Weight
-    up: Weight
+    gate: Weight | ScaledWeight
+    up: Weight | ScaledWeight
     gate_bias: Hbm | None = None
     up_bias: Hbm | None = None
 
@@ -41,7 +49,8 @@ class _Half(NamedTuple):
 
     gate: Sbuf
     up: Psum | Sbuf
-    bias: Sbuf | None  # still to be added to `up`
+    bias: Sbuf | None = None  # still to be added to `up`
+    scale: Sbuf | None = None  # `up` is still to be multiplied by
 
 
 def gated(
@@ -69,7 +78,7 @@ def gated(
     Returns:
       SBUF `[ffn tile, ffn tiles, tokens]`, or MX; products accumulate in float32.
     """
-    count, _, _, _, size = sizes(weights.gate)
+    count, _, _, _, size = sizes(_codes(weights.gate))
     tokens = token_count(h)
 
     def pairs(h: Operand, gate: Operand, up: Operand) -> Pairs:
@@ -91,10 +100,13 @@ def gated(
         gate_sum, up_sum = over_chunks(
             (gate_bank, up_bank),
             h,
-            (own.gate, own.up),
+            (_codes(own.gate), _codes(own.up)),
             pairs,
             buffers=buffers,
         )
+        if isinstance(own.gate, ScaledWeight) and isinstance(own.up, ScaledWeight):
+            scales = _of_features(own.gate, buffers), _of_features(own.up, buffers)
+            return _scaled_half(gate_sum, up_sum, *scales, gate)
         factor = activated(gate_sum, column(own.gate_bias), gate)
         bias = column(own.up_bias)
         other = raised(up_sum, bias, gate)
@@ -103,6 +115,10 @@ def gated(
 
     def emit(out: Sbuf, number: KnownInt, half: _Half) -> Sbuf:
         at = place(out, number)
+        if half.scale is not None:
+            return scalar_tensor_tensor.at[at](
+                out, half.up, half.scale, half.gate, op0="multiply", op1="multiply"
+            )
         if half.bias is None:
             return tensor_tensor.at[at](out, half.gate, half.up, op="multiply")
         return scalar_tensor_tensor.at[at](
@@ -115,6 +131,32 @@ def gated(
     axis = axes_of_tiles(out)
     out = tiles(ffn_tile, weights, into=out, emit=emit, axis=axis)
     return ready(out, elements)
+
+
+def _codes(weight: Weight | ScaledWeight) -> Weight:
+    return weight.codes if isinstance(weight, ScaledWeight) else weight
+
+
+def _of_features(weight: ScaledWeight, buffers: int) -> Sbuf:
+    """Scales of a tile of features, which are on partitions here: `[1, n]` as `[n, 1]`."""
+    column = weight.scale.reshape(-1, 1)
+    return dma_load(sbuf(*column.shape, buffers=buffers), column)
+
+
+def _scaled_half(
+    gate_sum: Psum, up_sum: Psum, of_gate: Sbuf, of_up: Sbuf, form: Gate
+) -> _Half:
+    """What sums of codes become: the gate's scale is a factor of its activation."""
+    if form.limit is None:
+        zero = memset(sbuf(len(of_gate), 1), value=0.0, engine="gpsimd")
+        factor = sbuf(*gate_sum.shape)
+        factor = activation_scaled(factor, gate_sum, of_gate, zero, op=form.op)
+        return _Half(factor, up_sum, scale=of_up)
+    gate_value, up_value = (
+        tensor_scalar(sbuf(*x.shape), x, scale, op="multiply")
+        for x, scale in ((gate_sum, of_gate), (up_sum, of_up))
+    )
+    return _Half(activated(gate_value, None, form), raised(up_value, None, form))
 
 
 __all__ = ["UpWeights", "gated"]

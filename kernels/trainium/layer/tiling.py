@@ -13,6 +13,7 @@ from kernels.trainium.gemm.operands import (
     double_row_tiles,
     hidden_cut,
     quarters,
+    tile_rows,
 )
 from kernels.trainium.tiles import (
     BANK_COLUMNS,
@@ -62,6 +63,8 @@ class LayerTiling:
       by_token: the format, of 8-bit floats with a scale for each token, in which products have
         activations; None: they have not. Tiles of features then come in twos, as double rows.
       expert_elements: likewise of the products of experts that a router chooses.
+      together: so many neighbours among features that products contract stay in one tile, as those
+        whose weights share a scale must.
     """
 
     hidden: int
@@ -81,12 +84,15 @@ class LayerTiling:
     elements: DType | None = None
     by_token: Format | None = None
     expert_elements: DType | None = None
+    together: int = 1
 
     @property
     def hidden_tiles(self) -> tuple[int, int]:
         """Contraction tiles of the hidden dimension, `(count, rows)`."""
         if self.by_token is not None:
             return _double_rows(self.hidden, self.by_token)
+        if self.together > 1:
+            return tile_rows(self.hidden, self.together)
         each = self.elements, self.expert_elements
         quads = any(elements is not None for elements in each)
         return hidden_cut(self.hidden, self.hidden_parts, quads=quads)
@@ -98,7 +104,7 @@ class LayerTiling:
             return quarters(self.ffn)
         if self.by_token is not None:
             return _double_rows(self.ffn, self.by_token)
-        return split(self.ffn, PARTITIONS)
+        return tile_rows(self.ffn, self.together)
 
     @property
     def key_parts(self) -> tuple[int, ...]:
@@ -190,6 +196,7 @@ def tile_tokens(
     streams: int = 1,
     quantised: bool = False,
     by_token: bool = False,
+    widened_bytes: int = 0,
 ) -> tuple[int, int, int]:
     """`(blocks, tiles, rows)` for one core's tokens; fewer tokens a block where SBUF is short.
 
@@ -204,6 +211,7 @@ def tile_tokens(
       quantised: whether products have MX elements, which stand beside what they are made of.
       by_token: whether they have bytes with a scale for each token, made of tiles with tokens on
         partitions.
+      widened_bytes: of a partition that a chunk of weights in codes takes besides its wide form.
     """
     itemsize = jnp.dtype(dtype).itemsize
     hidden_tiles, ffn_tiles = (math.ceil(n / PARTITIONS) for n in (hidden, ffn))
@@ -227,6 +235,7 @@ def tile_tokens(
     # What does not grow with the block: weights on their way, a norm's weight for each stream,
     # attention's tiles.
     taken = RINGS * CHUNK_BYTES + streams * hidden * itemsize + ATTENTION_BYTES
+    taken += RINGS * widened_bytes
     if by_token:
         # A tile's norm, and its codes, or those of the FFN's features, before they are turned; and
         # rows of scales of columns.

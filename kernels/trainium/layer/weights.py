@@ -58,8 +58,8 @@ class LayerWeights(TypedDict):
     bqkv: NotRequired[Hbm]
     wo: AnyWeight
     bo: NotRequired[Hbm]
-    w_gate: NotRequired[Weight]
-    w_up: NotRequired[Weight]
+    w_gate: NotRequired[Weight | ScaledWeight]
+    w_up: NotRequired[Weight | ScaledWeight]
     w_gate_up: NotRequired[ScaledWeight | BlockWeight]
     w_down: AnyWeight
 

@@ -35,10 +35,10 @@ def test_fewer_bits_are_further_off() -> None:
 
 def test_times(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Times of a model without weights; what has no kernels is said and left out."""
-    plans = "bfloat16", "mxfp8", "int4"
+    plans = "bfloat16", "mxfp8", "mxfp4"
     words = "--model smollm2-135m --tokens 64 --cores 8".split()
     do(["precision", *plans, *words, "--out", str(tmp_path)])
-    assert "not timed: int4; " in capsys.readouterr().out
+    assert "not timed: mxfp4; " in capsys.readouterr().out
     figures = json.loads((tmp_path / "precision.json").read_text())
     assert figures["errors"] == []
     with (tmp_path / "times.csv").open() as file:

@@ -117,7 +117,7 @@ def in_float32(name):
     return f"weights={name},activations={name},cache=float32"
 
 
-def same_as_the_oracle(config, tokens, words, cores=1):
+def same_as_the_oracle(config, tokens, words, cores=1, least=0.02):
     """With float32 beside codes a machine's codes are the oracle's, and its sums within rounding.
 
     A quotient that float32 rounds past the middle between two codes would be another, which none of
@@ -126,7 +126,7 @@ def same_as_the_oracle(config, tokens, words, cores=1):
     exact, formats = expected(config, tokens), expected(config, tokens, words)
     p = machine(config, tokens, words, cores=cores, weights=weights_of(config))
     result = p.run(prompt_of(config, tokens))
-    assert share(formats, exact, exact) > 0.02
+    assert share(formats, exact, exact) > least
     assert share(result.logits, formats, exact) < 1e-5
     assert result.token == result.logits.argmax()
 
@@ -141,6 +141,51 @@ def test_more_of_fp8_agrees(name):
     """600 tokens are two blocks, of three tiles of 100."""
     config = dataclasses.replace(CONFIG, num_hidden_layers=2)
     same_as_the_oracle(config, 600, in_float32(name))
+
+
+def weights_alone(name):
+    """A format of weights, all else in float32."""
+    return f"weights={name},activations=float32"
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_integers_agree_with_the_oracle_on_their_numbers(name):
+    same_as_the_oracle(CONFIG, 12, weights_alone(name), least=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["int8", "int4", "fp8"])
+@pytest.mark.parametrize("tokens, cores", [(150, 3), (600, 1)])
+def test_more_of_weights_alone_agrees(name, tokens, cores):
+    """Scales are of whole columns, or of groups of rows that a core has whole."""
+    config = dataclasses.replace(CONFIG, num_hidden_layers=2)
+    same_as_the_oracle(config, tokens, weights_alone(name), cores, least=0.01)
+
+
+def test_clock_of_integers():
+    """Products are of bfloat16, and HBM has a byte or half a byte of each weight, and scales."""
+    reads, device = {}, TRN3.at()
+    config = dataclasses.replace(CONFIG, hidden_size=256, intermediate_size=512)
+    for name in ("bfloat16", "int8", "int4"):
+        p = machine(config, 40, name)
+        clock = p.read(device).clock
+        assert clock.end_ticks == p.read(device, jump=False).clock.end_ticks
+        reads[name] = clock.tally.by("bytes")["hbm_read"]
+        assert p.tiling.blocks == 1 and p.tiling.rows == 40
+    heads = 4 + 2 * 2
+    weights = 256 * heads * 32 + 4 * 32 * 256 + 3 * 256 * 512
+    # Rows of scales, one for each partition; of the gate's and up's features one each.
+    scales = 40 * (heads * 32 + 2 * 256) + 2 * 512
+    assert reads["bfloat16"] - reads["int8"] == weights - 4 * scales
+    assert (
+        reads["bfloat16"] - reads["int4"] == 2 * weights - weights // 2 - weights // 8
+    )
+
+
+def test_groups_that_heads_would_divide_are_refused():
+    config = dataclasses.replace(CONFIG, head_dim=16)
+    with pytest.raises(ModelError, match="heads of whole groups of 32 features"):
+        machine(config, 12, "int4")
 
 
 @pytest.mark.slow
@@ -252,7 +297,10 @@ def test_clock():
             "weights=fp8_block",
             "weights=mxfp4,activations=mxfp8, weights=fp8,activations=fp8",
         ),
-        ("int8", "'int8' has no kernels"),
+        (
+            "weights=mxfp8,activations=bfloat16",
+            "weights of int8, int4, fp8, fp8_tensor",
+        ),
         ("mxfp4", "'mxfp4' has no kernels"),
         ("weights=mxfp8,activations=mxfp8,cache=fp8", "a cache of bfloat16 or float16"),
     ],
