@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from emu.errors import LimitExceeded
 from emu.trainium import TRN3, with_cores
 from emu.trainium.links.collectives import reduce_all
 from kernels.formats.coding import as_held
@@ -173,7 +174,7 @@ def test_values_of_experts_in_mxfp4():
     [
         ("gpt_oss", 1, "experts=mxfp4,activations=mxfp8", 2, 2),
         ("mixtral", 0, "mxfp8", 2, 1),
-        ("qwen3_gqa_tied", 1, "mxfp8", 2, 1),  # an MLP
+        ("llama_mha_untied", 1, "mxfp8", 2, 1),  # an MLP
         ("deepseek_v3", 1, "experts=mxfp8,activations=mxfp8", 1, 2),
     ],
 )
@@ -464,6 +465,11 @@ def test_what_no_stage_computes_is_refused():
         LayerStages(config, 0, 8001, 64, 8)
     with pytest.raises(ModelError, match="norms of outputs"):
         LayerStages(published("gemma-3-4b").config, 0, 64, 1, 1)
+    with pytest.raises(ModelError, match="in MX or in one wide dtype.*take mxfp8"):
+        LayerStages(published("llama-3.1-8b").config, 0, 128, 1, 8, precision("fp8"))
+    odd = LayerStages(tiny("qwen3_gqa_tied").config, 1, 16, 1, 1, precision("mxfp8"))
+    with pytest.raises(LimitExceeded, match="4 heads of 12 features in MX"):
+        odd.around_attention()
     dense = LayerStages(published("llama-3.1-8b").config, 0, 128, 1, 8)
     with pytest.raises(ModelError, match="has no experts"):
         layer_time(dense, np.ones(8, int))
