@@ -92,7 +92,10 @@ def _microscaled(wide: jax.Array, held: Format) -> Coded:
     *others, rows, columns = wide.shape
     missing = -rows % group
     padded = jnp.pad(wide, [(0, 0)] * len(others) + [(0, missing), (0, 0)])
-    turned = jnp.swapaxes(padded, -1, -2).reshape(*others, columns, -1, group)
+    filled = rows + missing
+    # Not by -1, which nothing can be inferred for where there are no matrices.
+    shape = (*others, columns, filled // group, group)
+    turned = jnp.swapaxes(padded, -1, -2).reshape(shape)
     headroom: int | jax.Array = 1
     if held.element_bits == 4:
         # Of what a scale of the largest's own exponent leaves of it: 0.75 of 6, 0.5 of 4.
@@ -100,7 +103,7 @@ def _microscaled(wide: jax.Array, held: Format) -> Coded:
         most, _ = math.frexp(held.greatest)
         headroom = (fraction > most).astype(jnp.int32)
     elements, scales = numerics.mx_quantize(turned, held.element, headroom=headroom)
-    flat = elements.reshape(*others, columns, -1)
+    flat = elements.reshape(*others, columns, filled)
     return Coded(
         jnp.swapaxes(flat, -1, -2)[..., :rows, :], jnp.swapaxes(scales, -1, -2)
     )

@@ -40,6 +40,15 @@ def test_no_number_is_further_off_than_half_a_step_of_its_block(held) -> None:
             assert error < largest / 5
 
 
+@pytest.mark.parametrize("held", CODED, ids=lambda held: held.name)
+def test_no_matrices_have_no_codes(held) -> None:
+    """As a cache without tokens."""
+    found = coded(np.zeros((0, 40, 3), np.float32), held)
+    assert found.scales is not None
+    assert found.elements.shape == (0, 40, 3)
+    assert found.scales.shape == (0, *held.blocks(40, 3))
+
+
 @pytest.mark.parametrize("held", FORMATS.values(), ids=lambda held: held.name)
 def test_a_compiled_program_rounds_too(held) -> None:
     """XLA could leave out a conversion to a narrow format and back."""
