@@ -62,11 +62,14 @@ def is_wide(dtype: DType) -> bool:
     return jnp.issubdtype(dtype, jnp.floating) and jnp.dtype(dtype).itemsize >= 4
 
 
-def quotient(x: jax.Array, divisor: float) -> jax.Array:
-    """`x / divisor`, rounded, where XLA multiplies by the inverse: 3 · (1 / 7) is 0.42857146."""
-    # What depends on `x` is no constant, of which XLA would take the inverse. A NaN stays NaN.
-    constant = lax.full_like(x, divisor)
-    return rounded(x / lax.select(x == x, constant, x))
+def quotient(x: jax.Array, divisor: float | jax.Array) -> jax.Array:
+    """`x / divisor`, rounded, where XLA multiplies by the inverse: 3 · (1 / 7) is 0.42857146.
+
+    XLA does so with a constant, and with what many elements share.
+    """
+    # What depends on `x` is neither. A NaN stays NaN.
+    each = jnp.broadcast_to(jnp.asarray(divisor, x.dtype), x.shape)
+    return rounded(x / lax.select(x == x, each, x))
 
 
 def largest(

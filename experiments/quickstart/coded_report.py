@@ -45,7 +45,7 @@ def figures(run: Run, coded: CodedRun) -> Figures:
             ),
             "activations": prefilled.activations.name,
         },
-        "handoff": {"cache": plan.wide},
+        "handoff": {"cache": prefilled.cache.name},
         "decode": {
             "weights": _weights(plan, "on the PE made"),
             "activations": plan.wide,

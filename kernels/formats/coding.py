@@ -52,7 +52,7 @@ def coded(numbers: ArrayLike, held: Format) -> Coded:
     # Of nothing but zeros any scale will do.
     filled = numerics.quotient(greatest, held.greatest)
     scales = jnp.where(greatest > 0, filled, 1)
-    quotients = wide / spread(scales, wide.shape[-2:], held)
+    quotients = numerics.quotient(wide, spread(scales, wide.shape[-2:], held))
     return Coded(_rounded(quotients, held), scales)
 
 

@@ -24,6 +24,7 @@ from emu.wse import WSE3
 from kernels.wse.decode import layout
 from kernels.wse.decode.cache_format import CACHED, is_cached
 from kernels.wse.decode.held import Held
+from kernels.wse.decode.layout import CodedTokens
 from kernels.wse.decode.plan import WaferPlan, plan_wafer
 from kernels.wse.decode.token import StepReading, TokenClock, Trace, layer_phase
 from models.attention_pattern import Attention
@@ -197,12 +198,14 @@ class Decoder:
 
     # --- values ---
 
-    def cache_from(self, k: np.ndarray, v: np.ndarray) -> Cache:
+    def cache_from(
+        self, k: np.ndarray | CodedTokens, v: np.ndarray | CodedTokens
+    ) -> Cache:
         """A prefilled cache on its PEs.
 
         Args:
           k: keys after RoPE, `[layers, n, kv_heads, head_dim]`, n at most `context`. Of latents,
-            what turns of them, `[layers, n, turned]`.
+            what turns of them, `[layers, n, turned]`. Of a cache in codes, numbers or codes.
           v: values, alike. Of latents, these after their norm, `[layers, n, rank]`.
         """
         if k.shape[1] > self.context:
@@ -212,6 +215,7 @@ class Decoder:
             own = slice(layer, layer + 1)
             held = kind.map.held.cache
             if held is None:
+                assert isinstance(k, np.ndarray) and isinstance(v, np.ndarray)
                 tiles = layout.cache_tiles(k[own], v[own], kind.map)
             else:
                 tiles = layout.coded_cache_tiles(k[own], v[own], kind.map, held)

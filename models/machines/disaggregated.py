@@ -11,6 +11,7 @@ from emu.interconnect import EFA
 from emu.report.bands import Bound, banded, bound
 from emu.trainium.datasheets import TRN3, System, on_system, with_cores
 from emu.wse.datasheets.datasheet import WSE3
+from kernels.wse.decode.layout import CodedTokens
 from models.attention_pattern import Attention
 from models.config import ModelConfig
 from models.errors import ModelError
@@ -158,7 +159,7 @@ class Disaggregated:
         self.prefill_peaks = self.prefill.memory(self.chip.at())
 
     def decode(
-        self, token: int, k: np.ndarray, v: np.ndarray
+        self, token: int, k: np.ndarray | CodedTokens, v: np.ndarray | CodedTokens
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Tokens after the first, greedily, without end: `(token, logits [vocabulary])`."""
         cache = self.decoder.cache_from(k, v)
@@ -223,7 +224,7 @@ class Disaggregated:
             self.config,
             link,
             held=self.prefill.held,
-            dtype=self.dtype,
+            dtype=self.prefill_precision.cache,
             layer_done_s=reading.layer_done_s,
             prefill_s=reading.clock.seconds,
             stream=stream,

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from emu import Device
 from emu.annotations import DType
 from emu.interconnect import Message, Transfer, send
+from kernels.formats.formats import Format, of_activations
 from models.config import ModelConfig
 
 STREAMS = ("layer", "bulk")
@@ -37,14 +38,23 @@ class Handoff:
         return float(self.transfer.finished_s - self.transfer.started_s)
 
 
-def token_bytes(config: ModelConfig, dtype: DType) -> int:
+def token_bytes(config: ModelConfig, held: DType | Format) -> int:
     """Bytes of one token's keys and values in one layer, or of its latent and its turned key.
 
-    Llama 3.1 8B in bfloat16: 2 (key and value) of 8 heads of 128 of 2 bytes, 4,096. DeepSeek-V3: a
-    latent of 512 features and a turned key of 64, 1,152.
+    Llama 3.1 8B in bfloat16: 2 (key and value) of 8 heads of 128 of 2 bytes, 4,096; in FP8, with a
+    scale of 4 bytes for each, 2,112. DeepSeek-V3 in bfloat16: a latent of 512 features and a turned
+    key of 64, 1,152.
+
+    Args:
+      config: sizes.
+      held: the cache's dtype, or its format.
     """
     latent = config.latent
+    if isinstance(held, Format) and latent is None:
+        heads = 2 * config.num_key_value_heads
+        return heads * of_activations(held).held_bytes(config.head_dim, 1)
     features = 2 * config.key_value_width if latent is None else latent.cached_width
+    dtype = held.element if isinstance(held, Format) else held
     return features * jnp.dtype(dtype).itemsize
 
 
@@ -53,7 +63,7 @@ def handoff(
     link: Device,
     *,
     held: Sequence[int],
-    dtype: DType,
+    dtype: DType | Format,
     layer_done_s: list[float],
     prefill_s: float,
     stream: str = "layer",
@@ -64,7 +74,7 @@ def handoff(
       config: sizes.
       link: an `emu.interconnect.LinkSheet` under one band.
       held: tokens that each chip holds, without padding.
-      dtype: of the cache; it arrives as it left.
+      dtype: of the cache, or its format; it arrives as it left.
       layer_done_s: when each layer's keys and values were complete.
       prefill_s: when the prefill ended.
       stream: `"layer"` or `"bulk"`.

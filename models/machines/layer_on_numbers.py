@@ -47,7 +47,9 @@ def _attended(stages: LayerStages, operands: Any, weights: LayerWeights) -> np.n
     """Attention's output `[chips, cores, heads, token tiles, rows, value_dim]`."""
     arrays = [np.asarray(operand) for operand in operands]
     if stages.form.attention.latent is None:
-        return _by_core(stages, _of_heads(stages, *arrays))
+        # Behind them would be a cache's codes, which stages have none of.
+        q, k, v, *_ = arrays
+        return _by_core(stages, _of_heads(stages, q, k, v))
     return _by_core(stages, _of_latents(stages, *arrays, weights=weights))
 
 

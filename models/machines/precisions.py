@@ -8,7 +8,7 @@ import numpy as np
 from emu.annotations import DType
 from emu.numerics import GROUP
 from emu.trainium.datasheets.limits import MX_QUAD
-from kernels.formats.formats import FORMATS, POWER_OF_TWO
+from kernels.formats.formats import POWER_OF_TWO
 from kernels.trainium.gemm.mx_pack import MxFormats
 from kernels.trainium.tiles import PARTITIONS, split
 from models.config import ModelConfig
@@ -28,6 +28,9 @@ PREFILLED = (
 WIDENED = ("int8", "int4", "fp8", "fp8_tensor")
 """Weights that kernels make wide in SBUF, for products with activations in the wide dtype."""
 
+HANDED_OVER = ("fp8", "int8")
+"""Formats that prefill brings keys and values into, with a scale for a token's head."""
+
 
 def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Precision:
     """The plan of a prefill.
@@ -44,6 +47,9 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
         return precision(jnp.dtype(given).name)
     if given.is_plain:
         return given
+    _check_cache(given, config)
+    if not (given.weights.is_coded or given.experts.is_coded):
+        return given
     has_experts = any(form.experts is not None for form in config.forms)
     if given.experts != given.weights and not has_experts:
         raise ModelError(
@@ -53,20 +59,17 @@ def of_prefill(given: DType | Precision, config: ModelConfig, cores: int) -> Pre
     pairs = zip((given.weights, given.experts), given.taken, strict=True)
     carried_out = all(
         not held.is_coded
-        or (
-            held.name in WIDENED
-            if taken is None
-            else (held.name, taken.name) in PREFILLED
-        )
+        or (taken is None and held.name in WIDENED and not has_experts)
+        or (taken is not None and (held.name, taken.name) in PREFILLED)
         for held, taken in pairs
     )
     microscaled = given.activations.scale == POWER_OF_TWO
     too_wide = microscaled and given.wide == "float32"
-    if not carried_out or too_wide or given.cache.is_coded:
+    if not carried_out or too_wide:
         plans = ", ".join(f"weights={w},activations={a}" for w, a in PREFILLED)
         raise ModelError(
             f"prefill: precision {given.name!r} has no kernels; there are {plans}, those in MX of "
-            "experts alone or apart too, with a cache of bfloat16 or float16, those without MX of "
+            "experts alone or apart too, all else in bfloat16 or float16, of those without MX in "
             f"float32 too; weights of {', '.join(WIDENED)} alone; and everything in one of these"
         )
     if not microscaled:
@@ -124,6 +127,22 @@ def _check_blocks(given: Precision, config: ModelConfig, cores: int) -> None:
         )
 
 
+def _check_cache(given: Precision, config: ModelConfig) -> None:
+    """Refuses a cache in codes that prefill does not hand over."""
+    if not given.cache.is_coded:
+        return
+    if given.cache.name not in HANDED_OVER:
+        raise ModelError(
+            f"prefill: precision {given.name!r} has a cache in {given.cache.name}, must be "
+            f"{given.wide} or one of {', '.join(HANDED_OVER)}"
+        )
+    if config.latent is not None:
+        raise ModelError(
+            f"prefill: {config.name} attends to latents, which are cached in a wide dtype only, "
+            f"got precision {given.name!r}; take a cache in {given.wide}"
+        )
+
+
 def _check_groups(given: Precision, config: ModelConfig) -> None:
     """Refuses heads of which a contraction tile would have parts of groups."""
     _, tile = split(config.head_dim, PARTITIONS)
@@ -137,20 +156,23 @@ def _check_groups(given: Precision, config: ModelConfig) -> None:
 def prefilled_as(plan: Precision, config: ModelConfig, cores: int) -> Precision:
     """What prefill has weights, activations and the cache in, under a plan of both machines.
 
-    That is the plan's own weights and activations where there are kernels for them, and its wide
-    dtype alone where there are none: prefill is then to be given the numbers that the weights'
-    codes stand for. The cache is brought into codes as it arrives.
+    That is each that there are kernels for, and the plan's wide dtype for the others: of weights in
+    such codes prefill is to be given the numbers that they stand for, and of a cache codes are made
+    as it arrives.
 
     Args:
       plan: of both machines.
       config: of the model.
       cores: of each chip.
     """
-    own = dataclasses.replace(plan, cache=FORMATS[plan.wide])
-    try:
-        return of_prefill(own, config, cores)
-    except ModelError:
-        return precision(plan.wide)
+    wide = precision(plan.wide)
+    for own in (plan, dataclasses.replace(wide, cache=plan.cache)):
+        for cache in (own.cache, wide.cache):
+            try:
+                return of_prefill(dataclasses.replace(own, cache=cache), config, cores)
+            except ModelError:
+                continue
+    return wide
 
 
 def mx_of(plan: Precision) -> tuple[MxFormats | None, MxFormats | None]:
@@ -167,4 +189,4 @@ def mx_of(plan: Precision) -> tuple[MxFormats | None, MxFormats | None]:
     return mx, of_experts
 
 
-__all__ = ["PREFILLED", "WIDENED", "mx_of", "of_prefill", "prefilled_as"]
+__all__ = ["HANDED_OVER", "PREFILLED", "WIDENED", "mx_of", "of_prefill", "prefilled_as"]

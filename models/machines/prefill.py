@@ -23,11 +23,13 @@ from kernels.moe.mesh.form import MoeForm
 from kernels.moe.mesh.places import Order
 from kernels.tokens.placement import Placement
 from kernels.trainium.gemm.mx_pack import elements_of
+from kernels.trainium.layer.cached import CodedPart
 from kernels.trainium.layer.form import Positions
 from kernels.trainium.layer.ring import (
     layer_ring,
 )
 from kernels.trainium.stages.latent import LatentForm
+from kernels.wse.decode.layout import CodedTokens
 from models.attention_pattern import Attention, pattern_of
 from models.config import ModelConfig
 from models.family_attention import own_attention
@@ -67,15 +69,16 @@ class PrefillResult:
       logits: float32 `[vocabulary]` of the last prompt token.
       k: `[layers, tokens, kv_heads, head_dim]`, rotated, in the prefill's dtype; of latents, what
         turns of keys, `[layers, tokens, turned]`.
-      v: the same shape; of latents, these after their norm, `[layers, tokens, rank]`.
+      v: the same shape; of latents, these after their norm, `[layers, tokens, rank]`. Of a cache in
+        codes, both as they are handed over.
       counts: of layers with experts, int `[layers, chips, experts]`: how many of each chip's tokens
         chose each expert; `Prefill.read` takes them. None: no layer has experts.
     """
 
     token: int
     logits: np.ndarray
-    k: np.ndarray
-    v: np.ndarray
+    k: np.ndarray | CodedTokens
+    v: np.ndarray | CodedTokens
     counts: np.ndarray | None = None
 
 
@@ -104,18 +107,22 @@ class PrefillReading:
     layer_done_s: list[float]
 
 
-def _prefill_reading(clock: Reading, runs: int) -> PrefillReading:
-    # Keys of every run and then values, stacked over layers, each ready at its own time.
-    keys, values = clock.outputs[-2 * runs : -runs], clock.outputs[-runs:]
+def _prefill_reading(clock: Reading, runs: int, parts: int) -> PrefillReading:
+    """The reading of a prefill of so many runs, whose keys have so many parts, as their values."""
+    # Parts of keys of every run and then of values, stacked over layers, each ready at its time.
+    count = runs * parts
+    leaves = clock.outputs[-2 * count : -count], clock.outputs[-count:]
     tick_hz = clock.device.tick_hz
-    # A layer can be handed over once the last core has stored both.
-    done_s = [
-        int(max(np.max(of_keys), np.max(of_values))) / tick_hz
-        for of_run in zip(keys, values, strict=True)
-        for of_keys, of_values in zip(
-            *(each.steps or [] for each in of_run), strict=True
-        )
-    ]
+    done_s = []
+    for run in range(runs):
+        own = [
+            each.steps or []
+            for kind in leaves
+            for each in kind[run * parts : (run + 1) * parts]
+        ]
+        # A layer can be handed over once the last core has stored all of them.
+        for of_layer in zip(*own, strict=True):
+            done_s.append(int(max(np.max(ticks) for ticks in of_layer)) / tick_hz)
     return PrefillReading(clock, done_s)
 
 
@@ -193,6 +200,7 @@ class Prefill:
             expert_elements=elements_of(of_experts),
             by_token=taken if mx is None else None,
             weights=held if held.is_coded and taken is None else None,
+            cache=self.precision.cache if self.precision.cache.is_coded else None,
         )
         pattern = pattern_of(attention, config.num_hidden_layers)
         self.varied = pattern is not None
@@ -415,7 +423,10 @@ class Prefill:
             if known is not None:
                 self.experts.same(known, counts)
         # Behind chips and cores: layers.
-        k, v = jnp.concatenate(keys, axis=2), jnp.concatenate(values, axis=2)
+        k, v = (
+            jax.tree.map(lambda *runs: jnp.concatenate(runs, axis=2), *each)
+            for each in (keys, values)
+        )
         gathering = Gathering(
             self.shares,
             self.where,
@@ -425,7 +436,10 @@ class Prefill:
             of_latents=self.tiling.latent is not None,
         )
         token, logits = gathering.first_token(pieces), gathering.logits(pieces)
-        return PrefillResult(token, logits, *gathering.cache(k, v), counts)
+        put_together = gathering.cache
+        if self.tiling.cache is not None:
+            put_together = gathering.coded_cache
+        return PrefillResult(token, logits, *put_together(k, v), counts)
 
     # --- on the clock ---
 
@@ -447,7 +461,7 @@ class Prefill:
         """
         program = self.program_for(counts)
         clock = program.read(device, *self.abstract(counts), **options)
-        return _prefill_reading(clock, len(self.choices))
+        return _prefill_reading(clock, *self._outputs)
 
     def read_bands(
         self, chip: NeuronCoreSheet, counts: Any = None
@@ -455,8 +469,16 @@ class Prefill:
         """Reads the clock under every band of a datasheet in one pass; counts as for `read`."""
         program = self.program_for(counts)
         clocks = program.read_bands(chip, *self.abstract(counts))
-        runs = len(self.choices)
-        return {band: _prefill_reading(clock, runs) for band, clock in clocks.items()}
+        return {
+            band: _prefill_reading(clock, *self._outputs)
+            for band, clock in clocks.items()
+        }
+
+    @property
+    def _outputs(self) -> tuple[int, int]:
+        """Runs, and how many buffers keys of each have, as values."""
+        parts = len(CodedPart._fields) if self.tiling.cache is not None else 1
+        return len(self.choices), parts
 
     def memory(self, device: Device) -> dict[str, int]:
         """Peak bytes per memory space of one core.

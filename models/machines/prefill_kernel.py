@@ -16,7 +16,7 @@ from kernels.moe.mesh.places import Order
 from kernels.moe.mesh.work import MoeWork
 from kernels.trainium.layer import head
 from kernels.trainium.layer.form import Positions, PrefillForm
-from kernels.trainium.layer.layer import attention_half, layer
+from kernels.trainium.layer.layer import Cached, attention_half, layer
 from kernels.trainium.layer.qkv import Project, qkv
 from kernels.trainium.layer.ring import Attend, Given, LayerRing
 from kernels.trainium.layer.tiling import LayerTiling
@@ -69,7 +69,7 @@ def prefill_kernel(
     mixtures: Mixtures | None,
     *,
     form: KernelForm,
-) -> tuple[Pieces, Sequence[Hbm], Sequence[Hbm], Sequence[Hbm]]:
+) -> tuple[Pieces, Sequence[Hbm], Sequence[Cached], Sequence[Cached]]:
     """The whole prefill on one core: embedding, every layer, the last token's logits.
 
     Args:
@@ -136,7 +136,7 @@ def _layer_of_run(
     positions: Positions,
     form: KernelForm,
     tables: Order | None,
-) -> tuple[Hbm, tuple[Hbm, Hbm, Hbm | None]]:
+) -> tuple[Hbm, tuple[Cached, Cached, Hbm | None]]:
     """One layer: the next hidden states, its k and v, and what its tokens chose, if anything."""
     layer_weights, choice, work = one
     own = _own_tables(positions, run.table if choice.table is None else choice.table)

@@ -6,6 +6,8 @@ import jax
 import numpy as np
 
 from kernels.tokens.placement import Placement
+from kernels.trainium.layer.cached import CodedPart
+from kernels.wse.decode.layout import CodedTokens
 from models.machines.prefill_kernel import Pieces
 from models.machines.tensor_parallel import Shares
 
@@ -82,6 +84,23 @@ class Gathering:
         values = by_head.transpose(0, 2, 3, 4, 1, 5, 6)
         return self._collected(keys), self._collected(values)
 
+    def coded_cache(
+        self, k: CodedPart, v: CodedPart
+    ) -> tuple[CodedTokens, CodedTokens]:
+        """`cache` of keys and values in codes, `[chips, cores, layers, token tiles, rows, ...]`."""
+        return self._coded(k), self._coded(v)
+
+    def _coded(self, part: CodedPart) -> CodedTokens:
+        codes, scale = (
+            self._collected(
+                np.asarray(x)
+                .reshape(*x.shape[:-1], -1, features)
+                .transpose(0, 2, 3, 4, 1, 5, 6)
+            )
+            for x, features in ((part.codes, self.head_dim), (part.scale, 1))
+        )
+        return CodedTokens(codes, scale)
+
     def _by_token(self, stored: np.ndarray) -> np.ndarray:
         """Of `[chips, layers, tiles, rows, ...]` each token's features, in the prompt's order."""
         chips, layers = stored.shape[:2]
@@ -91,7 +110,7 @@ class Gathering:
     def _collected(self, stored: np.ndarray) -> np.ndarray:
         """In the prompt's order, each KV head from one of the cores that hold it."""
         chips, layers = stored.shape[:2]
-        heads = (self.shares.kv_heads.size, self.head_dim)
+        heads = (self.shares.kv_heads.size, stored.shape[-1])
         stored = stored.reshape(chips, layers, self.where.slots, *heads)
         in_order = self.where.collect(stored, axis=1)
         # Heads lie core by core, with copies and padding among them; the first place of each is

@@ -33,6 +33,7 @@ def layer_tiling(
     by_token: Format | None = None,
     expert_elements: DType | None = None,
     weights: Format | None = None,
+    cache: Format | None = None,
 ) -> LayerTiling:
     """How one core cuts its share of a layer for the chip's `tokens`.
 
@@ -43,7 +44,7 @@ def layer_tiling(
       dtype: of what is not in codes.
       placement: of the prompt's tokens.
       chip: the datasheet.
-      elements, by_token, expert_elements: see `LayerTiling`.
+      elements, by_token, expert_elements, cache: see `LayerTiling`.
       weights: in codes that are made wide for products; None: they are not.
     """
     together = 1
@@ -94,6 +95,7 @@ def layer_tiling(
         by_token=by_token,
         expert_elements=expert_elements,
         together=together,
+        cache=cache,
     )
 
 

@@ -44,6 +44,8 @@ from kernels.trainium.tiles import index
 
 # Of a token of nothing but zeros any scale will do, and 0 would be divided by.
 LEAST_GREATEST = 2.0**-100
+# Numbers of magnitude up to 2**22 leave a float32 within whole ones' distance where this is added.
+WHOLE_ALONE = 1.5 * 2.0**23
 
 Rows = Callable[[KnownInt], Sbuf]
 """From a token tile's number to its features, SBUF `[rows, n]`."""
@@ -57,7 +59,7 @@ def quantised(x: Sbuf, held: Format, width: int) -> tuple[Sbuf, Sbuf]:
 
     Args:
       x: SBUF `[rows, n]`; of a format with scales of blocks of features, whole blocks.
-      held: the format, whose elements are floats of 8 bits.
+      held: the format, whose elements are floats of 8 bits, or of blocks also integers.
       width: of the codes; behind n they are 0.
 
     Returns:
@@ -84,7 +86,20 @@ def quantised(x: Sbuf, held: Format, width: int) -> tuple[Sbuf, Sbuf]:
         # A view: each block's for all its features.
         row, block, _ = range(3)
         of_block = lax.broadcast_in_dim(scale, by_block.shape, (row, block))
-        apart = tensor_tensor(apart, by_block, of_block, op="divide")
+        if held.element.startswith("int"):
+            quotients = sbuf(*by_block.shape)
+            quotients = tensor_tensor(quotients, by_block, of_block, op="divide")
+            # Rounded to the nearest, ties to even, where float32 has no bits of a fraction left.
+            apart = tensor_immediate(
+                apart,
+                quotients,
+                op="add",
+                value=WHOLE_ALONE,
+                op1="subtract",
+                value1=WHOLE_ALONE,
+            )
+        else:
+            apart = tensor_tensor(apart, by_block, of_block, op="divide")
         return apart.reshape(rows, width), scale
     if features < width:
         codes = memset(codes, value=0.0, engine="gpsimd")

@@ -4,6 +4,7 @@ transposes."""
 import dataclasses
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -12,6 +13,8 @@ from emu.trainium.datasheets.sheet import LOAD_QUEUES
 from emu.trainium.engines.memory import dma_load, dma_store, psum, sbuf
 from emu.trainium.isa import nc_transpose, tensor_copy, tensor_scalar, tensor_tensor
 from emu.trainium.spaces import Hbm, Sbuf
+from kernels.formats.formats import Format
+from kernels.trainium.layer.cached import CodedPart, stored_in_codes
 from kernels.trainium.layer.form import Positions, PrefillForm
 from kernels.trainium.layer.norm import head_norm, wide_norm
 from kernels.trainium.tiles import PARTITIONS, index, largest_divisor, split
@@ -26,7 +29,7 @@ class HeadSizes:
       heads, kv_heads: of the core.
       head_dim: features of each.
       eps: of RMSNorm.
-      norm_widths: see `LayerTiling.norm_widths`.
+      norm_widths, cache: see `LayerTiling`.
     """
 
     rows: int
@@ -35,6 +38,7 @@ class HeadSizes:
     head_dim: int
     eps: float
     norm_widths: tuple[int, int] | None = None
+    cache: Format | None = None
 
     @property
     def width(self) -> int:
@@ -63,11 +67,14 @@ class StoredHeads(NamedTuple):
       q: `[heads, head_dim, rows]`.
       k: `[kv_heads, head_dim, rows]`.
       v: `[rows, kv_heads · head_dim]`.
+      coded_k, coded_v: both as a cache in codes holds them; None: it is in none.
     """
 
     q: Hbm
     k: Hbm
     v: Hbm
+    coded_k: CodedPart | None = None
+    coded_v: CodedPart | None = None
 
 
 def rope(x: Sbuf, cos: Sbuf, sin: Sbuf, *, buffers: int = 1) -> Sbuf:
@@ -216,7 +223,11 @@ def split_heads(
     stored_k = store_transposed(k)
     # A value has no position.
     stored_v = dma_store(v)
-    return StoredHeads(stored_q, stored_k, stored_v)
+    if sizes.cache is None:
+        return StoredHeads(stored_q, stored_k, stored_v)
+    by_head = v.reshape(rows, sizes.kv_heads, head_dim)
+    in_codes = (stored_in_codes(x, sizes.cache) for x in (k, by_head))
+    return StoredHeads(stored_q, stored_k, stored_v, *in_codes)
 
 
 def joined_tiles(by_block: StoredHeads) -> StoredHeads:
@@ -226,7 +237,7 @@ def joined_tiles(by_block: StoredHeads) -> StoredHeads:
         blocks, tiles, *rest = stored.shape
         return stored.reshape(blocks * tiles, *rest)
 
-    return StoredHeads(*map(joined, by_block))
+    return jax.tree.map(joined, by_block)
 
 
 __all__ = [

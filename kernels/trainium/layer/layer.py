@@ -42,6 +42,7 @@ from kernels.trainium.layer.by_token import (
     gated_by_token,
     normalised_operand,
 )
+from kernels.trainium.layer.cached import CodedPart
 from kernels.trainium.layer.gate import GATES, Gate
 from kernels.trainium.layer.mlp import UpWeights, gated
 from kernels.trainium.layer.norm import (
@@ -49,11 +50,14 @@ from kernels.trainium.layer.norm import (
     in_every_row,
     rms_norm,
 )
-from kernels.trainium.layer.qkv import Project, load_block
+from kernels.trainium.layer.qkv import Project, Queries, load_block
 from kernels.trainium.layer.ring import Attend
 from kernels.trainium.layer.tiling import LayerTiling
 from kernels.trainium.layer.weights import LayerWeights
 from kernels.trainium.tiles import divide, index, part
+
+Cached: TypeAlias = Hbm | CodedPart
+"""Keys, or values, of a chip's tokens as they are handed over."""
 
 Write: TypeAlias = Callable[[Sbuf, Sum, KnownInt, KnownInt], Sbuf]
 """A sum into a tile, at a token tile and from a column on: copied, or added."""
@@ -68,7 +72,7 @@ def layer(
     *,
     gate: Gate = GATES["silu"],
     core_axis: str | None = None,
-) -> tuple[Hbm, Hbm, Hbm]:
+) -> tuple[Hbm, Cached, Cached]:
     """Attention and MLP with their residuals.
 
     Args:
@@ -81,15 +85,17 @@ def layer(
       core_axis: mesh axis of the chip's cores that share the layer; None where one has it all.
 
     Returns:
-      The next hidden states, and k and v as `qkv` gives them, all in HBM.
+      The next hidden states, and k and v as `qkv` gives them, in codes where the cache is, all in
+      HBM.
     """
-    q, k, v = project(x, weights)
     # k and v are read from where `qkv` stored them, and returned too: they are the KV cache.
+    q, k, v, of_keys, of_values = _projected(x, weights, project)
     attended = attend(q, k, v, weights)
     if core_axis is None:
-        return after_attention(x, attended, weights, tiling, gate), k, v
-    y = after_shared_attention(x, attended, weights, tiling, gate, axis=core_axis)
-    return y, k, v
+        y = after_attention(x, attended, weights, tiling, gate)
+    else:
+        y = after_shared_attention(x, attended, weights, tiling, gate, axis=core_axis)
+    return y, of_keys, of_values
 
 
 def attention_half(
@@ -100,7 +106,7 @@ def attention_half(
     tiling: LayerTiling,
     *,
     core_axis: str | None = None,
-) -> tuple[Hbm, Hbm, Hbm]:
+) -> tuple[Hbm, Cached, Cached]:
     """A layer up to its first residual, for a second half of its own, such as a mixture of experts.
 
     `kernels.moe.mesh.mixture.moe_layer` takes what it gives. `layer` is this and a gated MLP, with
@@ -113,7 +119,7 @@ def attention_half(
     Returns:
       Hidden states with attention's output added, and k and v, all in HBM, as `layer`.
     """
-    q, k, v = project(x, weights)
+    q, k, v, of_keys, of_values = _projected(x, weights, project)
     attended = attend(q, k, v, weights)
 
     def of_block(given: tuple[KnownInt, Hbm]) -> Hbm:
@@ -127,13 +133,24 @@ def attention_half(
     blocks = jnp.arange(tiling.blocks, dtype=jnp.int32)
     made = lax.map(of_block, (blocks, x))
     if core_axis is None:
-        return made, k, v
+        return made, of_keys, of_values
 
     def residual(given: tuple[Hbm, Hbm]) -> Hbm:
         x, attention_sum = given
         return _store_block(_plus(x, attention_sum, tiling, *_of_attention(weights)))
 
-    return lax.map(residual, (x, made)), k, v
+    return lax.map(residual, (x, made)), of_keys, of_values
+
+
+def _projected(
+    x: Hbm, weights: LayerWeights, project: Project
+) -> tuple[Queries, Hbm, Hbm, Cached, Cached]:
+    """q, k and v, and these two as they are handed over."""
+    q, k, v, *in_codes = project(x, weights)
+    if not in_codes:
+        return q, k, v, k, v
+    of_keys, of_values = in_codes
+    return q, k, v, of_keys, of_values
 
 
 def after_attention(

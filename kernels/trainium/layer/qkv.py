@@ -25,6 +25,7 @@ from emu.trainium.links.collectives import all_reduce
 from emu.trainium.spaces import Hbm, Sbuf
 from kernels.trainium.gemm.scaled import Sum, product, put, valued
 from kernels.trainium.layer.by_token import normalised_operand
+from kernels.trainium.layer.cached import CodedPart
 from kernels.trainium.layer.form import PLAIN, Positions, PrefillForm
 from kernels.trainium.layer.heads import (
     HeadNorms,
@@ -44,7 +45,12 @@ Queries: TypeAlias = Hbm | tuple[Hbm, Hbm]
 """As `qkv` gives them; where keys are made of latents, their plain and their turned features apart,
 `[token tiles, heads, features, rows]` each."""
 
-Project: TypeAlias = Callable[[Hbm, LayerWeights], tuple[Queries, Hbm, Hbm]]
+Projected: TypeAlias = (
+    tuple[Queries, Hbm, Hbm] | tuple[Queries, Hbm, Hbm, CodedPart, CodedPart]
+)
+"""q, k and v; and these two in codes where the cache is."""
+
+Project: TypeAlias = Callable[[Hbm, LayerWeights], Projected]
 """From hidden states and a layer's weights to its q, k and v, as `qkv` gives them, or
 `kernels.trainium.stages.latent.latent_qkv`."""
 
@@ -68,7 +74,7 @@ def qkv(
     form: PrefillForm = PLAIN,
     *,
     core_axis: str | None = None,
-) -> tuple[Hbm, Hbm, Hbm]:
+) -> tuple[Hbm, Hbm, Hbm] | tuple[Hbm, Hbm, Hbm, CodedPart, CodedPart]:
     """Queries, keys and values of this core's tokens.
 
     Args:
@@ -83,7 +89,8 @@ def qkv(
 
     Returns:
       q `[token tiles, heads, head_dim, rows]`, k `[token tiles, kv_heads, head_dim, rows]`, both
-      as attention takes them, and v `[token tiles, rows, kv_heads · head_dim]`, in HBM.
+      as attention takes them, and v `[token tiles, rows, kv_heads · head_dim]`, in HBM. Where the
+      tiling has a format for the cache, k and v in it too, tokens of `[token tiles, rows]`.
     """
     columns = tiling.qkv_columns
     sizes = HeadSizes(
@@ -93,6 +100,7 @@ def qkv(
         tiling.head_dim,
         tiling.eps,
         tiling.norm_widths,
+        tiling.cache,
     )
     norms = HeadNorms(
         *(
@@ -151,7 +159,10 @@ def qkv(
         return lax.map(of_tile, (numbers, positions))
 
     by_block = lax.map(of_block, (x, positions))
-    return joined_tiles(by_block)
+    q, k, v, coded_k, coded_v = joined_tiles(by_block)
+    if coded_k is None or coded_v is None:
+        return q, k, v
+    return q, k, v, coded_k, coded_v
 
 
 def _squares(fused: Sbuf, tiling: LayerTiling, core_axis: str | None) -> Sbuf:

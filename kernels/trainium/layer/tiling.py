@@ -65,6 +65,7 @@ class LayerTiling:
       expert_elements: likewise of the products of experts that a router chooses.
       together: so many neighbours among features that products contract stay in one tile, as those
         whose weights share a scale must.
+      cache: format that keys and values are handed over in, if it is coded; else it is `dtype`.
     """
 
     hidden: int
@@ -85,6 +86,7 @@ class LayerTiling:
     by_token: Format | None = None
     expert_elements: DType | None = None
     together: int = 1
+    cache: Format | None = None
 
     @property
     def hidden_tiles(self) -> tuple[int, int]:

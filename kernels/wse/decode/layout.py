@@ -17,9 +17,11 @@ Every array is brought to its PEs by splitting dimensions in two, such as `hidde
 each split.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
+import jax.numpy as jnp
 import numpy as np
 
 from emu.wse.pe.packed import SCALES as POWERS_DTYPE
@@ -253,22 +255,56 @@ def cache_tiles(k: Array, v: Array, layer: LayerMap) -> dict[str, Tiles]:
     }
 
 
-def coded_cache_tiles(
-    k: Array, v: Array, layer: LayerMap, held: Format
-) -> dict[str, Tiles]:
-    """Keys and values, as `cache_tiles` takes them, in codes, with a scale for each head's."""
-    if layer.form.latent is not None:
-        return coded_latent_cache(v, k, layer.latent, layer.held_slots, held)
-    codes, scales = [], []
-    for given in (k, v):
+@dataclasses.dataclass(frozen=True)
+class CodedTokens:
+    """Keys, or values, of tokens in codes.
+
+    Attributes:
+      codes: `[layers, tokens, kv_heads, head_dim]`.
+      scale: `[layers, tokens, kv_heads, scales of a head]`, as `coded` has each head's.
+    """
+
+    codes: Array
+    scale: Array
+
+    @classmethod
+    def of(cls, given: Array, held: Format) -> "CodedTokens":
+        """Numbers `[layers, tokens, kv_heads, head_dim]` in a format."""
         # A column of a matrix for each token and head: layers, tokens, kv_heads, head_dim, 1
-        columns = np.asarray(given)[..., None]
-        found = coded(columns, held)
+        found = coded(np.asarray(given)[..., None], held)
         assert found.scales is not None
-        codes.append(np.asarray(found.elements)[..., 0])
-        of_features = spread(found.scales, columns.shape[-2:], held)
+        elements, scales = np.asarray(found.elements), np.asarray(found.scales)
+        return cls(elements[..., 0], scales[..., 0])
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the codes."""
+        return self.codes.shape
+
+    def __getitem__(self, layers: int | slice) -> "CodedTokens":
+        """Those of some layers."""
+        return CodedTokens(self.codes[layers], self.scale[layers])
+
+
+def coded_cache_tiles(
+    k: Array | CodedTokens, v: Array | CodedTokens, layer: LayerMap, held: Format
+) -> dict[str, Tiles]:
+    """Keys and values, as `cache_tiles` takes them, in codes, with scales of each head's.
+
+    Those that come in codes are taken as they are.
+    """
+    if layer.form.latent is not None:
+        assert not isinstance(k, CodedTokens) and not isinstance(v, CodedTokens)
+        return coded_latent_cache(v, k, layer.latent, layer.held_slots, held)
+    parts = [
+        x if isinstance(x, CodedTokens) else CodedTokens.of(x, held) for x in (k, v)
+    ]
+    scales = []
+    for own in parts:
+        shape = own.codes.shape[-1], 1
+        of_features = spread(jnp.asarray(own.scale)[..., None], shape, held)
         scales.append(np.asarray(of_features)[..., 0])
-    of_keys, of_values = codes
+    of_keys, of_values = (own.codes for own in parts)
     tiles = cache_tiles(of_keys, of_values, layer)
     has_powers = held.scale == POWER_OF_TWO
     names, alike = SCALES, layer.dims
@@ -310,6 +346,7 @@ def turn_tiles(table: Array, layer: LayerMap) -> Tiles:
 
 
 __all__ = [
+    "CodedTokens",
     "cache_tiles",
     "coded_cache_tiles",
     "head_norm",

@@ -147,3 +147,16 @@ def test_a_tokens_activations_do_not_depend_on_other_tokens(name: str) -> None:
     for token in range(6):
         alone = as_held(given[:, token : token + 1], held)
         np.testing.assert_array_equal(together[:, token : token + 1], alone)
+
+
+def test_a_quotient_in_the_middle_goes_to_the_even_code() -> None:
+    """-0.890625 over a scale of 2.375 / 448 is -168.0000063, in float32 -168: between 160 and 176.
+
+    Its product with the scale's inverse would be the next float32, and so 176.
+    """
+    column = np.array([[-0.890625], [2.375]], np.float32)
+    assert np.float32(column[0, 0]) / (np.float32(2.375) / np.float32(448)) == -168
+    found = coded(column, FORMATS["fp8"])
+    np.testing.assert_array_equal(
+        np.asarray(found.elements, np.float32)[:, 0], [-160, 448]
+    )
