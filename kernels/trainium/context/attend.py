@@ -57,7 +57,7 @@ from kernels.trainium.flash.fold_step import (
     attend_weighed,
     nothing_summed,
 )
-from kernels.trainium.flash.lanes import Lane, sharing
+from kernels.trainium.flash.lanes import Lane, Lanes, apart, sharing, together
 from kernels.trainium.flash.online_softmax import MASKED
 from kernels.trainium.flash.step import Attended, Banks, Masked, empty, step_banks
 from kernels.trainium.tiles import divide, index
@@ -329,8 +329,8 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
     of_functions = _known_of_functions(source, place)
     factors = _row_factors(source, place)
 
-    def attend_key_tile(lanes: list[Any], key_tile: KnownInt) -> list[Any]:
-        def use(lanes: list[Any], masked: bool) -> list[Any]:
+    def attend_key_tile(lanes: Lanes, key_tile: KnownInt) -> Lanes:
+        def use(lanes: Lanes, masked: bool) -> Lanes:
             block = source.operands.block
             kv = []
             for offset in range(tiling.block_kv_heads):
@@ -343,7 +343,7 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
             if source.weighing is not None:
                 weighs = _weighs(source, place, key_tile, taken, of_functions, counts)
 
-            def step(lane: int, banks: Banks) -> Lane[Done]:
+            def step(lane: int, done: Any, banks: Banks) -> Lane[Any]:
                 of_kv_head = kv[lane // lanes_a_kv_head]
                 if weighs:
                     keys, values = of_kv_head
@@ -351,7 +351,7 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
                         query_tiles[lane],
                         keys,
                         values,
-                        lanes[lane],
+                        done,
                         weighs[lane],
                         banks,
                         tiling.step,
@@ -359,7 +359,7 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
                 return form.step(
                     q=query_tiles[lane],
                     kv=of_kv_head,
-                    done=lanes[lane],
+                    done=done,
                     masked=taken[lane],
                     banks=banks,
                     tiling=tiling,
@@ -369,7 +369,7 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
             # Banks are shared by all lanes: while one waits for its softmax, another's scores take
             # the next bank.
             share = functools.partial(step_banks, tiling.step)
-            return sharing(step, len(lanes), share)
+            return sharing(step, lanes, tiling.block_lanes, share)
 
         # In the order of `DEAD`, `PARTIAL`, `FULL`.
         cases = (
@@ -380,9 +380,9 @@ def _over_keys(source: _Source, place: _Place, queries: Queries, own: Unit) -> U
         case = index(status, key_tile).astype(jnp.int32)
         return lax.switch(case, cases, lanes)
 
-    begun = _begun(source, own)
+    begun = together(_begun(source, own))
     done = loop(attend_key_tile, begun, tiling.key_tiles)
-    lanes = _joined(source, own, done)
+    lanes = _joined(source, own, apart(done, tiling.block_lanes))
     return closed(own, lanes, tiling, last=source.last)
 
 

@@ -6,14 +6,19 @@ software pipeline: nothing of them is left when it runs.
 """
 
 import functools
-from collections.abc import Callable, Generator, Iterable
-from typing import TypeAlias, TypeVar
+from collections.abc import Callable, Generator, Iterable, Sequence
+from typing import Any, TypeAlias, TypeVar
 
+from emu.annotations import PyTree
 from emu.tracing import alike
 from emu.tracing.side_by_side import is_in_order
 
 Shared = TypeVar("Shared")
+State = TypeVar("State", bound=PyTree)
 Result = TypeVar("Result")
+
+Lanes: TypeAlias = Any
+"""The states of all lanes: a list of pytrees, or where only values count one of stacked arrays."""
 
 Lane: TypeAlias = Generator[None, None, Result]
 """Issues instructions up to each `yield`, and at its end returns a result."""
@@ -56,30 +61,48 @@ def abreast(lanes: Iterable[Lane[Result]]) -> list[Result]:
 
 
 def sharing(
-    begin: Callable[[int, Shared], Lane[Result]],
+    begin: Callable[[int, State, Shared], Lane[State]],
+    states: Lanes,
     count: int,
     share: Callable[[], Shared],
-) -> list[Result]:
-    """Runs lanes abreast that share tiles; where only values count they are one with more rows.
+) -> Lanes:
+    """Takes lanes a step on, abreast, which share tiles.
+
+    Where only values count they are one lane of more rows.
 
     Args:
-      begin: `(lane, shared) -> lane`, which differ in the arrays they take and in nothing else.
+      begin: `(lane, its state, shared) -> lane`, which differ in the arrays they take and in
+        nothing else.
+      states: of all lanes, from `together` or from here.
       count: lanes.
       share: makes the tiles that all of them use in turn, such as PSUM's banks.
 
     Returns:
-      What each lane returned, in order.
+      The state of each after its step, in the form of `states`.
     """
     if is_in_order():
         shared = share()
-        return abreast([begin(lane, shared) for lane in range(count)])
+        lanes = [begin(lane, state, shared) for lane, state in enumerate(states)]
+        return abreast(lanes)
 
-    def alone(lane: int) -> Result:
-        (result,) = abreast([begin(lane, share())])
+    def alone(lane: int, state: State) -> State:
+        # Nothing has to wait for a tile, so each lane has its own.
+        (result,) = abreast([begin(lane, state, share())])
         return result
 
-    # Nothing has to wait for a tile, so each has its own.
-    return alike.each([functools.partial(alone, lane) for lane in range(count)])
+    return alike.along(
+        [functools.partial(alone, lane) for lane in range(count)], states
+    )
+
+
+def together(states: Sequence[State]) -> Lanes:
+    """The states of lanes as `sharing` takes them: as they are, or stacked to be one's."""
+    return list(states) if is_in_order() else alike.together(states)
+
+
+def apart(states: Lanes, count: int) -> list[Any]:
+    """The state of each lane again."""
+    return states if is_in_order() else alike.apart(states, count)
 
 
 def in_turn(lanes: Iterable[Lane[Result]]) -> list[Result]:
@@ -93,4 +116,4 @@ def in_turn(lanes: Iterable[Lane[Result]]) -> list[Result]:
     return results
 
 
-__all__ = ["Lane", "abreast", "in_turn", "sharing"]
+__all__ = ["Lane", "Lanes", "abreast", "apart", "in_turn", "sharing", "together"]
