@@ -9,7 +9,7 @@ from jax import lax
 
 from emu.annotations import KnownInt
 from emu.boxes import ds
-from emu.tracing.loop import loop
+from emu.tracing import side_by_side
 from emu.trainium.engines.memory import dma_store, hbm, psum, sbuf
 from emu.trainium.isa import (
     activation,
@@ -96,13 +96,19 @@ def finish(
     # An array has 128 partitions: 256 features are turned in two parts.
     parts, part_size = split(features, PARTITIONS)
     bank_shape = (part_size, rows) if transposed else shape
-    out = hbm(tiling.items, *shape, dtype=tiling.output)
+    # A unit is a block of a group of heads: a part along both.
+    by_unit = tiling.groups, tiling.block_heads, tiling.blocks, tiling.block_tiles
+    out = hbm(*by_unit, *shape, dtype=tiling.output)
     lse = None
     if logsumexp and (finishing is None or finishing.tells_log_sum_exp):
-        lse = hbm(tiling.units, rows, tiling.block_lanes)
+        lse = hbm(tiling.groups, 1, tiling.blocks, rows, tiling.block_lanes)
 
-    def finish_unit(carry: Finished, unit: KnownInt) -> Finished:
-        out, lse = carry
+    def own_number(unit: KnownInt) -> KnownInt:
+        return unit
+
+    def finish_unit(into: Finished, at: KnownInt, unit: KnownInt) -> Finished:
+        out, lse = into
+        group, block = divide(at, tiling.blocks)
         tiles = unit_tiles(tiling, buffers=tiling.buffers)
         own = load(tiles, state, unit)
         least = None
@@ -116,8 +122,10 @@ def finish(
         # Four banks, so that transposes and the copies out of them overlap.
         fresh = [psum(*bank_shape, dtype=turned) for _ in range(BANKS // 2)]
         banks = TileRing(*fresh)
-        at_lanes = enumerate(places(unit, tiling))
-        for (lane, place), y in zip(at_lanes, lanes, strict=True):
+        for lane, y in enumerate(lanes):
+            # Lanes stand head by head.
+            head, tile = divmod(lane, tiling.block_tiles)
+            place = group, head, block, tile
             queue = STORES[lane % 2]
             if not transposed or parts == 1:
                 stored = _transposed(y, banks, tiling) if transposed else y
@@ -128,13 +136,16 @@ def finish(
                 own_part = lax.slice_in_dim(y, start, start + part_size, axis=1)
                 stored = _transposed(own_part, banks, tiling)
                 own_rows = ds(start, part_size)
-                out = dma_store.at[place, own_rows](out, stored, queue=queue)
+                out = dma_store.at[*place, own_rows](out, stored, queue=queue)
         if lse is not None and least is not None:
             y = _logsumexp(own, least, tiling)
-            lse = dma_store.at[unit](lse, y, queue=STORES[1])
+            lse = dma_store.at[group, 0, block](lse, y, queue=STORES[1])
         return out, lse
 
-    out, lse = loop(finish_unit, (out, lse), tiling.units)
+    units = jnp.arange(tiling.units, dtype=jnp.int32)
+    out, lse = side_by_side.tiles(
+        own_number, units, into=(out, lse), emit=finish_unit, axis=(0, 2)
+    )
     out = out.reshape(tiling.heads, tiling.tiles, *shape)
     if not logsumexp:
         return out
@@ -147,22 +158,6 @@ def finish(
             tiling.block_lanes,
         )
     return out, by_group
-
-
-def places(unit: KnownInt, tiling: ContextTiling) -> list[KnownInt]:
-    """Where a unit's lanes stand among `[heads, tiles]`, head by head.
-
-    With 4 heads of 8 query tiles in blocks of 2 heads by 4 tiles, unit 3 is the second group's
-    second block: tiles 4-7 of heads 2 and 3, at 20, 21, 22, 23, 28, 29, 30, 31.
-    """
-    group, block = divide(unit, tiling.blocks)
-    heads = [group * tiling.block_heads + head for head in range(tiling.block_heads)]
-    found = []
-    for head in heads:
-        for tile in range(tiling.block_tiles):
-            place = head * tiling.tiles + block * tiling.block_tiles + tile
-            found.append(place)
-    return found
 
 
 def _columns(tiling: ContextTiling) -> Sbuf:
@@ -252,4 +247,4 @@ def _logsumexp(own: Unit, least: Sbuf, tiling: ContextTiling) -> Sbuf:
     return tensor_copy_predicated(lse, lowest, empty)
 
 
-__all__ = ["Finished", "finish", "places"]
+__all__ = ["Finished", "finish"]
