@@ -36,6 +36,7 @@ from emu.instruction import (
     enrolled,
     on_cores,
     result_shapes,
+    vary_with_mesh,
 )
 from emu.regions import Bitcast, Box, Part, Pattern, Region
 from emu.tracing.jaxpr import Primitive
@@ -438,8 +439,8 @@ def _read_box(
         # Any number is one of these, which XLA does not know.
         number = result[(0,) * result.ndim]
         always = (number < 0) | (number >= 0) | (number != number)
-        never = lambda buffer: jnp.zeros((size, *box.shape), buffer.dtype)  # noqa: E731
-        return lax.cond(always, read, never, buffer)
+        nothing = vary_with_mesh(jnp.zeros((size, *box.shape), buffer.dtype))
+        return lax.cond(always, read, lambda _: nothing, buffer)
     return read(buffer)
 
 

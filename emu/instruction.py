@@ -170,10 +170,10 @@ class Instruction(Generic[P, R]):
         # Under `shard_map` a literal 0, or a weight that all cores share, does not vary over the
         # mesh, and a loop whose carry begins so and comes back varying is refused. A core's tiles
         # are its own, whatever they hold, so all operands vary.
-        results: Any = self.primitive.bind(*map(_vary_with_mesh, arrays), **settings)
+        results: Any = self.primitive.bind(*map(vary_with_mesh, arrays), **settings)
         # A fresh tile has no operand to take that from.
         if not arrays:
-            results = [_vary_with_mesh(r) for r in results]
+            results = [vary_with_mesh(r) for r in results]
         single = len(self.writes) == 1
         result: Any = results[0] if single else tuple(results)
         return result
@@ -619,7 +619,7 @@ def _jvp(
     return jax.jvp(applied, tuple(primals), tuple(dense))
 
 
-def _vary_with_mesh(x: Any) -> Any:
+def vary_with_mesh(x: Any) -> Any:
     """Under `shard_map`, makes a value vary over the whole mesh, as every tile of a core does."""
     axes = frozenset(jax.sharding.get_abstract_mesh().manual_axes)
     aval = jax.typeof(x)
