@@ -40,7 +40,7 @@ from kernels.trainium.gemm.mx_pack import MxFormats, pack_mx
 from kernels.trainium.gemm.operands import (
     Operand,
     Weight,
-    load_chunk,
+    load_codes,
     multiply,
     quarters,
     ready,
@@ -179,7 +179,7 @@ def expand(
         def loaded(weight: Weight, number: int) -> Operand:
             own = jax.tree.map(lambda leaf: index(leaf, of_weights), weight)
             if isinstance(own, Quantised):
-                return load_chunk(own, number, tiling.buffers)
+                return load_codes(own, number, tiling.buffers)
             return load_parts(own, LOAD_QUEUES[number], tiling)
 
         key_weights = loaded(all_key_weights, 0)

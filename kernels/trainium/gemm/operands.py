@@ -272,13 +272,14 @@ def load_chunk(weight: Weight, number: int, buffers: int, x: Operand) -> Operand
         assert not isinstance(x, tuple)
         queue = LOAD_QUEUES[number % len(LOAD_QUEUES)]
         return widened_nibbles(weight, x.dtype, queue, buffers)
-    loaded = _loaded(weight, number, buffers)
+    loaded = load_codes(weight, number, buffers)
     if isinstance(x, tuple) or isinstance(loaded, tuple) or x.dtype == loaded.dtype:
         return loaded
     return widened(loaded, x.dtype, buffers)
 
 
-def _loaded(weight: Weight, number: int, buffers: int) -> Operand:
+def load_codes(weight: Weight, number: int, buffers: int) -> Operand:
+    """The same chunk as HBM has it, for a product that takes it so."""
     leaves, tree = jax.tree.flatten(weight)
     queues = itertools.islice(itertools.cycle(LOAD_QUEUES), number, None)
     loaded = []
@@ -330,6 +331,7 @@ __all__ = [
     "hidden_cut",
     "in_double_rows",
     "load_chunk",
+    "load_codes",
     "multiply",
     "place",
     "quarters",

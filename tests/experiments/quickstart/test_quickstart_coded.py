@@ -131,11 +131,11 @@ def test_a_cache_that_decode_has_not_is_refused(
             "quickstart",
             quickstart.options,
             quickstart.main,
-            ["--dtype", "cache=mxfp8"],
+            ["--dtype", "cache=mxfp4"],
         )
     assert ended.value.code == 2
     assert (
-        "cache must be in bfloat16 or one of fp8, int8, got mxfp8"
+        "cache must be in bfloat16 or one of fp8, int8, mxfp8, got mxfp4"
         in capsys.readouterr().err
     )
 
