@@ -54,6 +54,7 @@ def agrees(config: ModelConfig, tokens: int, **options: Any) -> None:
     logits, keys, values = oracle_of(config, weights, prompt)
     near(result.logits, logits, 5e-5)
     assert result.token == logits.argmax()
+    assert isinstance(result.v, np.ndarray)
     assert result.v.shape == (config.num_hidden_layers, tokens, latent.rank)
     near(result.k, keys[:, :, 0, latent.plain :], 5e-5)
     made = np.einsum("ltr,lrn->ltn", result.v, weights["layers"]["wkv_up"])
