@@ -12,7 +12,7 @@ import numpy as np
 
 from kernels.moe.wafer.placed import ExpertMap
 from kernels.wse.decode.coded_layout import coded_tiles
-from kernels.wse.decode.dealing import Array, Tiles, deal
+from kernels.wse.decode.dealing import Array, Tiles, deal, in_blocks
 
 MATRICES = tuple(
     f"{whose}_{name}"
@@ -70,10 +70,12 @@ def expert_matrices(layers: Mapping[str, Array], layout: ExpertMap) -> dict[str,
     of_width, of_depth = _shared_as_experts(layers, layout)
     halves = []
     for name in ("gate", "up"):
-        by_pe = deal(deal(of_width[name], 3, *cols), 2, *rows)
+        cut = in_blocks(of_width[name], 3, layout.cut, layout.width)
+        by_pe = deal(deal(cut, 3, *cols), 2, *rows)
         layer, tile, row, depth, col, width = range(6)
         halves.append(np.transpose(by_pe, (layer, row, col, tile, depth, width)))
-    by_pe = deal(deal(of_depth, 3, *rows), 2, *cols)
+    cut = in_blocks(of_depth, 2, layout.cut, layout.width)
+    by_pe = deal(deal(cut, 3, *rows), 2, *cols)
     layer, tile, col, width, row, depth = range(6)
     down = np.transpose(by_pe, (layer, row, col, tile, width, depth))
     filled = layout.matrices["experts_down"].columns - region.depth
@@ -129,7 +131,8 @@ def _gate_up_bias(layers: Mapping[str, Array], layout: ExpertMap) -> Tiles:
     halves = []
     for name in ("gate", "up"):
         bias = _padded(layers[f"expert_{name}_bias"], layout)
-        by_col = deal(bias, 2, region.cols, layout.width)
+        cut = in_blocks(bias, 2, layout.cut, layout.width)
+        by_col = deal(cut, 2, region.cols, layout.width)
         parts = deal(by_col, 3, layout.pieces, layout.share)
         layer, tile, col, piece, share = range(5)
         halves.append(np.transpose(parts, (layer, piece, col, tile, share)))

@@ -17,7 +17,7 @@ import math
 from emu.wse import WSE3
 from kernels.moe.routing import Routing
 from kernels.wse.decode.estimate import all_reduce_cycles
-from kernels.wse.decode.held import MatrixTile
+from kernels.wse.decode.held import MatrixTile, cut_of
 from kernels.wse.decode.mapping import share_of
 from kernels.wse.decode.region import Region
 
@@ -114,15 +114,21 @@ class ExpertMap:
     @property
     def matrices(self) -> dict[str, MatrixTile]:
         """Of one expert, by the names under which a PE holds those of all."""
-        depth, width = self.region.depth, self.width
-        # Several shared experts are parts of one matrix, in which each begins where one ends.
-        in_order = width if self.shared <= 1 else math.gcd(width, self.ffn)
+        depth, width, cut = self.region.depth, self.width, self.cut
+        in_order = width
+        if self.shared > 1 and cut is None:
+            # Several shared experts are parts of one matrix, in which each begins where one ends.
+            in_order = math.gcd(width, self.ffn)
         outputs = depth
         if self.region.held is not None:
             # Rows of whole words, as codes and scales of 8 bits are copied by words.
             outputs = 2 * share_of(depth, 2)
-        gate_up = MatrixTile(depth, 2 * width, depth, in_order, one_columns=width)
-        down = MatrixTile(width, outputs, in_order, depth, one_columns=outputs)
+        gate_up = MatrixTile(
+            depth, 2 * width, depth, in_order, one_columns=width, columns_cut=cut
+        )
+        down = MatrixTile(
+            width, outputs, in_order, depth, one_columns=outputs, rows_cut=cut
+        )
         return {"experts_gate_up": gate_up, "experts_down": down}
 
     @property
@@ -146,6 +152,15 @@ class ExpertMap:
     def width(self) -> int:
         """Elements of one expert's hidden vector in one column."""
         return share_of(self.ffn, self.region.cols)
+
+    @property
+    def cut(self) -> int | None:
+        """Elements of a block, where slices of the hidden vector end with blocks; see `cut_of`."""
+        cut = cut_of(self.region.held, self.ffn, self.width, self.region.cols)
+        if cut is None or (self.shared > 1 and self.ffn % cut):
+            # Of shared experts in one matrix, blocks end elsewhere in the second than in the first.
+            return None
+        return cut
 
     @property
     def pieces(self) -> int:

@@ -26,6 +26,35 @@ def deal(x: Array, axis: int, parts: int, each: int) -> np.ndarray:
     return array.reshape(*before, parts, each, *behind)
 
 
+def in_blocks(x: Array, axis: int, block: int | None, each: int) -> np.ndarray:
+    """Dimension `axis` with zeros behind each block, so that slices of `each` numbers end there.
+
+    A block of 8 in slices of 3 is followed by one zero: `0 1 2 | 3 4 5 | 6 7 -`. Without blocks it
+    stays as it is.
+    """
+    array = np.asarray(x)
+    if block is None:
+        return array
+    axis %= array.ndim
+    count = -(-array.shape[axis] // block)
+    by_block = deal(array, axis, count, block)
+    missing = [(0, 0)] * by_block.ndim
+    missing[axis + 1] = (0, -block % each)
+    filled = np.pad(by_block, missing)
+    before, behind = array.shape[:axis], array.shape[axis + 1 :]
+    whole = filled.reshape(*before, -1, *behind)
+    # Of a last block that is not full only the slices that it needs.
+    needed = sliced(array.shape[axis], block, each) * each
+    return np.take(whole, np.arange(needed), axis=axis)
+
+
+def sliced(elements: int, block: int, each: int) -> int:
+    """Slices of `each` elements that end with every block: 20 in blocks of 8 and slices of 3 are 3,
+    3 and 2."""
+    whole, rest = divmod(elements, block)
+    return whole * -(-block // each) + -(-rest // each)
+
+
 def arranged(x: np.ndarray, given: str, wanted: str) -> np.ndarray:
     """An array with its dimensions in another order, by name; those in brackets become one.
 
@@ -59,4 +88,12 @@ def rows_to_cols(x: Array, rows: int, depth: int, cols: int, width: int) -> Tile
     return np.moveaxis(by_pe, 3, 2)
 
 
-__all__ = ["Array", "Tiles", "arranged", "deal", "rows_to_cols"]
+__all__ = [
+    "Array",
+    "Tiles",
+    "arranged",
+    "deal",
+    "in_blocks",
+    "rows_to_cols",
+    "sliced",
+]

@@ -29,7 +29,13 @@ from kernels.formats.coding import coded, spread
 from kernels.formats.formats import POWER_OF_TWO, Format
 from kernels.wse.decode.cache_format import POWERS, SCALES
 from kernels.wse.decode.coded_layout import coded_tiles
-from kernels.wse.decode.dealing import Array, Tiles, deal, rows_to_cols
+from kernels.wse.decode.dealing import (
+    Array,
+    Tiles,
+    deal,
+    in_blocks,
+    rows_to_cols,
+)
 from kernels.wse.decode.latent_layout import MATRICES as OF_LATENTS
 from kernels.wse.decode.latent_layout import (
     coded_latent_cache,
@@ -208,9 +214,13 @@ def gated_mlp(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Tiles]:
     """The gated MLP's weights as `[layers, rows, cols, ...]`."""
     rows = (layer.rows, layer.depth)
     cols = (layer.cols, layer.width)
-    gate = rows_to_cols(layers["w_gate"], *rows, *cols)
-    up = rows_to_cols(layers["w_up"], *rows, *cols)
-    down = rows_to_cols(layers["w_down"], *cols, *rows)
+
+    def cut(name: str, axis: int) -> np.ndarray:
+        return in_blocks(layers[name], axis, layer.width_cut, layer.width)
+
+    gate = rows_to_cols(cut("w_gate", 2), *rows, *cols)
+    up = rows_to_cols(cut("w_up", 2), *rows, *cols)
+    down = rows_to_cols(cut("w_down", 1), *cols, *rows)
     return {
         "gate_up": np.concatenate([gate, up], axis=-1),
         "down": np.swapaxes(down, 1, 2),

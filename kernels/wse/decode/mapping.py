@@ -29,7 +29,7 @@ from kernels.wse.decode.cache_format import (
     scale_shapes,
 )
 from kernels.wse.decode.form import PLAIN, DecodeForm
-from kernels.wse.decode.held import WIDE, Held, MatrixTile
+from kernels.wse.decode.held import WIDE, Held, MatrixTile, cut_of
 from kernels.wse.decode.latent_map import LatentMap
 from kernels.wse.decode.region import Region
 
@@ -275,6 +275,11 @@ class LayerMap:
         return _whole(share_of(self.ffn, self.cols), self.width_share)
 
     @property
+    def width_cut(self) -> int | None:
+        """Elements of a block, where slices of that vector end with blocks; see `cut_of`."""
+        return cut_of(self.held.weights, self.ffn, self.width, self.cols)
+
+    @property
     def width_share(self) -> int:
         """Elements of that vector whose activation one row works out for its column."""
         return share_of(self.ffn, self.cols * self.rows)
@@ -311,9 +316,13 @@ class LayerMap:
         else:
             tiles |= self.latent.matrices
         if self.form.mlp is None:
-            width = self.width
-            tiles["gate_up"] = MatrixTile(self.depth, 2 * width, self.depth, width)
-            tiles["down"] = MatrixTile(width, self.depth, width, self.depth)
+            width, cut = self.width, self.width_cut
+            tiles["gate_up"] = MatrixTile(
+                self.depth, 2 * width, self.depth, width, columns_cut=cut
+            )
+            tiles["down"] = MatrixTile(
+                width, self.depth, width, self.depth, rows_cut=cut
+            )
         return tiles
 
     def weight_shapes(self) -> dict[str, Shape]:

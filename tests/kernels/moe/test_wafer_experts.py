@@ -282,9 +282,15 @@ CHEAP_CODES = (("qwen", "mxfp4"), ("gpt-oss", "fp8"))
 )
 def test_weights_in_codes(name: str, held: str) -> None:
     """To float32 rounding those of the numbers that the codes of whole matrices stand for."""
-    mlp, format_ = MIXTURES[name], FORMATS[held]
-    region = dataclasses.replace(region_of((2, 3)), held=format_)
-    weights = random_experts(mlp, HIDDEN, 1)
+    region = dataclasses.replace(region_of((2, 3)), held=FORMATS[held])
+    check_values(MIXTURES[name], region, seed=1)
+
+
+def check_values(mlp: ExpertMlp, region: Region, seed: int) -> None:
+    """A token's against float64 of the numbers that codes of whole matrices stand for."""
+    format_ = region.held
+    assert format_ is not None
+    weights = random_experts(mlp, HIDDEN, seed)
     of_numbers = dict(weights)
     for matrix in MATRICES:
         if matrix in weights:
@@ -294,6 +300,43 @@ def test_weights_in_codes(name: str, held: str) -> None:
     program, tiles = expert_program(mlp, region), tiles_of(mlp, region, weights)
     got = run(program, region, tiles, x)
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+# Slices of the hidden vector that end with blocks: of 32 in 7 of 5 features, with a last block of 8,
+# with biases; of two shared experts that are one matrix; of 128 in 6 of 22 and one more.
+CUT = (
+    (ExpertMlp(Routing(9, 3), 40, bias=True), "mxfp8", 9, 32),
+    (ExpertMlp(Routing(5, 2), 64, shared=2), "mxfp4", 14, 32),
+    (ExpertMlp(Routing(5, 2), 150), "fp8_block", 7, 128),
+)
+
+
+@pytest.mark.parametrize(
+    ("mlp", "held", "cols", "cut"),
+    [CUT[0], *(pytest.param(*case, marks=pytest.mark.slow) for case in CUT[1:])],
+)
+def test_slices_that_end_with_blocks(mlp, held, cols, cut) -> None:
+    """Values are those of the numbers held; a slice has one scale where a block has one."""
+    format_ = FORMATS[held]
+    region = dataclasses.replace(region_of((2, cols)), held=format_)
+    layout = mlp.on(region)
+    assert layout.cut == cut
+    of_tiles = {name: tile.scales(format_) for name, tile in layout.matrices.items()}
+    across = 2 if held == "fp8_block" else 2 * layout.width
+    assert of_tiles["experts_gate_up"][1] == across
+    assert of_tiles["experts_down"][0] == 1
+    check_values(mlp, region, seed=2)
+
+
+def test_slices_follow_each_other_where_ending_with_blocks_takes_more_pes() -> None:
+    """40 hidden features in slices of 5 are 8; 32 in 7 and 8 in two are 9. Blocks of two experts
+    that are one matrix of 80 rows end elsewhere in the second."""
+    region = dataclasses.replace(region_of((2, 8)), held=FORMATS["mxfp8"])
+    assert ExpertMlp(Routing(5, 2), 40).on(region).cut is None
+    wider = dataclasses.replace(region, cols=9)
+    assert ExpertMlp(Routing(5, 2), 40).on(wider).cut == 32
+    assert ExpertMlp(Routing(5, 2), 40, shared=2).on(wider).cut is None
+    assert ExpertMlp(Routing(5, 2), 36).on(wider).cut is None  # four to a slice
 
 
 def test_bytes_in_codes() -> None:

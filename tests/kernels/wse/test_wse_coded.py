@@ -117,6 +117,30 @@ def test_pes_hold_just_the_numbers_of_the_whole_matrix(name, rotary_dim) -> None
         np.testing.assert_array_equal(numbers_of(codes, scales, tile), wanted[matrix])
 
 
+def test_slices_end_with_blocks_where_columns_suffice() -> None:
+    """74 hidden features on 16 columns, 5 each: blocks of 32 take 7, 7 and 2 of them."""
+    held = FORMATS["mxfp8"]
+    layer = dataclasses.replace(layer_map(parts=8), held=Held(held))
+    assert (layer.cols, layer.width, layer.width_cut) == (16, 5, 32)
+    arrays = layer_arrays(layer)
+    tiles = layout.layer_weights(arrays, layer)
+    kept = [35 * (feature // 32) + feature % 32 for feature in range(74)]
+    numbers = {}
+    for name in ("gate_up", "down"):
+        tile = layer.matrices[name]
+        assert tile.scales(held)[0] == {"gate_up": 3, "down": 1}[name]
+        numbers[name] = numbers_of(tiles[name], tiles[scale_of(name)], tile)
+    # layers, columns, features of one, rows, outputs of one
+    down = np.transpose(numbers["down"], (0, 2, 3, 1, 4)).reshape(2, 80, 144)
+    wanted = np.asarray(as_held(arrays["w_down"], held))
+    np.testing.assert_array_equal(down[:, kept], wanted)
+    both = np.split(numbers["gate_up"], 2, axis=-1)
+    for name, half in zip(("w_gate", "w_up"), both, strict=True):
+        wide = np.transpose(half, (0, 1, 3, 2, 4)).reshape(2, 144, 80)
+        wanted = np.asarray(as_held(arrays[name], held))
+        np.testing.assert_array_equal(wide[..., kept], wanted)
+
+
 def test_bytes_of_a_pe() -> None:
     """Of MXFP8 in slices of 32 rows, a byte a code and one for 32; in fp8, four for a column."""
     wide = layer_map(rows=9, parts=1)

@@ -3,7 +3,19 @@
 import numpy as np
 import pytest
 
-from kernels.wse.decode.dealing import arranged
+from kernels.wse.decode.dealing import arranged, in_blocks, sliced
+
+
+def test_slices_end_with_blocks() -> None:
+    """Blocks of 8 in slices of 3: 3, 3 and 2 features, and of the last block of 5 two slices."""
+    x = np.stack([np.arange(1, 22), np.arange(101, 122)])
+    first = [1, 2, 3, 4, 5, 6, 7, 8, 0, 9, 10, 11, 12, 13, 14, 15, 16, 0]
+    wanted = [*first, 17, 18, 19, 20, 21, 0]
+    found = in_blocks(x, 1, 8, 3)
+    np.testing.assert_array_equal(found[0], wanted)
+    assert found.shape == (2, 3 * sliced(21, 8, 3))
+    np.testing.assert_array_equal(in_blocks(x.T, 0, 8, 3), found.T)
+    assert in_blocks(x, 1, None, 3) is x
 
 
 def test_dimensions_are_arranged_by_name() -> None:

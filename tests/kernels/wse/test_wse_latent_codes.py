@@ -141,9 +141,10 @@ def test_bytes_of_a_pe() -> None:
     # A scale for each output of each head; turned, for each input.
     of_columns = 61 + 84 + HEADS * 10 + HIDDEN + 26 + HIDDEN
     assert nbytes("fp8") == codes + 4 * (of_columns + absorb[0])
-    # No block of 32 ends within 16 of 80 rows, 1 of 21, 4 of 36, 5 of a head's 10 or 1 of 13.
+    # No block of 32 ends within 16 of 80 rows, 1 of 21, 4 of 36 or 5 of a head's 10; all of 26
+    # hidden features are in one.
     of_blocks = 5 * 61 + 21 * 84 + HEADS * 9 * 10 + HEADS * 5 * HIDDEN
-    of_blocks += 5 * 26 + 13 * HIDDEN
+    of_blocks += 5 * 26 + HIDDEN
     assert nbytes("mxfp8") == codes + of_blocks + absorb[0] * 9
 
 

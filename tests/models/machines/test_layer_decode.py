@@ -27,12 +27,14 @@ class Matrix:
     """One PE's part of a matrix: inputs and outputs, and how many inputs follow each other.
 
     A turned one makes inputs of outputs: each input has scales, and the outputs follow each other.
+    Of one that is cut, the inputs in order are all in one block.
     """
 
     inputs: int
     outputs: int
     in_order: int
     is_turned: bool = False
+    is_cut: bool = False
 
     @property
     def products(self):
@@ -40,7 +42,8 @@ class Matrix:
 
     def nbytes(self, held):
         """With scales: in MX one for as many inputs as every PE has in one block of 32."""
-        of_blocks = self.products // math.gcd(self.in_order, 32)
+        alike = self.in_order if self.is_cut else math.gcd(self.in_order, 32)
+        of_blocks = self.products // alike
         of_columns = self.inputs if self.is_turned else self.outputs
         return {
             "bfloat16": BFLOAT16 * self.products,
@@ -166,7 +169,7 @@ class ClosedForm:
             width = whole(width, share)
             return [
                 Matrix(self.depth, 2 * width, self.depth),
-                Matrix(width, self.depth, width),
+                self.back(self.config.intermediate_size, width, self.depth),
             ]
         active = self.form.experts.routing.chosen + self.shared
         return [self.router, *active * self.of_expert]
@@ -183,8 +186,15 @@ class ClosedForm:
         outputs = self.depth if is_wide else whole(self.depth, 2)
         return [
             Matrix(self.depth, 2 * width, self.depth),
-            Matrix(width, outputs, width),
+            self.back(self.form.experts.width, width, outputs),
         ]
+
+    def back(self, hidden, width, outputs):
+        """From a hidden vector, whose slices end with blocks of 32 if as many columns hold it."""
+        whole_blocks, rest = divmod(hidden, 32)
+        columns = whole_blocks * up(32, width) + up(rest, width)
+        is_cut = width < 32 and columns <= self.cols
+        return Matrix(width, outputs, width, is_cut=is_cut)
 
     @property
     def shared(self):
@@ -261,6 +271,7 @@ CASES = [
             ("deepseek-v3", 60, "weights=mxfp8,cache=fp8", 8_192),
             ("deepseek-v3", 60, "cache=fp8", 131_072),
             ("kimi-k2", 60, MXFP4, 8_192),
+            ("kimi-k2", 60, MXFP4, 131_072),
             ("llama-3.1-8b", 0, BF16, 8_192),
             ("llama-3.1-8b", 0, MXFP8, 8_192),
         )
