@@ -302,8 +302,8 @@ def check_values(mlp: ExpertMlp, region: Region, seed: int) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-# Slices of the hidden vector that end with blocks: of 32 in 7 of 5 features, with a last block of 8,
-# with biases; of two shared experts that are one matrix; of 128 in 6 of 22 and one more.
+# Slices of the hidden vector that end with blocks: of 32 in 7 of 5 features, with a last block of
+# 8, with biases; of two shared experts that are one matrix; of 128 in 6 of 22 and one more.
 CUT = (
     (ExpertMlp(Routing(9, 3), 40, bias=True), "mxfp8", 9, 32),
     (ExpertMlp(Routing(5, 2), 64, shared=2), "mxfp4", 14, 32),
