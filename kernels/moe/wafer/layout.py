@@ -13,6 +13,7 @@ import numpy as np
 from kernels.moe.wafer.placed import ExpertMap
 from kernels.wse.decode.coded_layout import coded_tiles
 from kernels.wse.decode.dealing import Array, Tiles, deal, in_blocks
+from kernels.wse.decode.residual import residual_in_blocks
 
 MATRICES = tuple(
     f"{whose}_{name}"
@@ -39,7 +40,9 @@ def expert_tiles(
     """
     region = layout.region
     rows = (region.rows, region.depth)
-    tiles = {"router": _router(layers["router"], layout)}
+    names_of_stream = ("router", "expert_down_bias")
+    of_stream = residual_in_blocks(layers, names_of_stream, region.cut, region.depth)
+    tiles = {"router": _router(of_stream["router"], layout)}
     if region.held is None:
         tiles |= expert_matrices(layers, layout)
     else:
@@ -51,7 +54,7 @@ def expert_tiles(
             tiles[name] = _by_column(layers[name], layout)
     if "experts_down_bias" in names:
         tiles["experts_gate_up_bias"] = _gate_up_bias(layers, layout)
-        by_row = deal(_padded(layers["expert_down_bias"], layout), 2, *rows)
+        by_row = deal(_padded(of_stream["expert_down_bias"], layout), 2, *rows)
         # layers, rows, tiles, 1, depth
         tiles["experts_down_bias"] = np.swapaxes(by_row, 1, 2)[:, :, :, None]
     return tiles
@@ -67,6 +70,7 @@ def expert_matrices(layers: Mapping[str, Array], layout: ExpertMap) -> dict[str,
     region = layout.region
     rows = (region.rows, region.depth)
     cols = (region.cols, layout.width)
+    layers = residual_in_blocks(layers, MATRICES, region.cut, region.depth)
     of_width, of_depth = _shared_as_experts(layers, layout)
     halves = []
     for name in ("gate", "up"):

@@ -119,15 +119,21 @@ class ExpertMap:
         if self.shared > 1 and cut is None:
             # Several shared experts are parts of one matrix, in which each begins where one ends.
             in_order = math.gcd(width, self.ffn)
-        outputs = depth
+        outputs, rows_cut = depth, self.region.cut
         if self.region.held is not None:
             # Rows of whole words, as codes and scales of 8 bits are copied by words.
             outputs = 2 * share_of(depth, 2)
         gate_up = MatrixTile(
-            depth, 2 * width, depth, in_order, one_columns=width, columns_cut=cut
+            *(depth, 2 * width, depth, in_order),
+            one_columns=width,
+            rows_cut=rows_cut,
+            columns_cut=cut,
         )
         down = MatrixTile(
-            width, outputs, in_order, depth, one_columns=outputs, rows_cut=cut
+            *(width, outputs, in_order, depth if rows_cut is None else outputs),
+            one_columns=outputs,
+            rows_cut=cut,
+            columns_cut=rows_cut,
         )
         return {"experts_gate_up": gate_up, "experts_down": down}
 

@@ -17,7 +17,8 @@ from emu.wse.regions import Rect, lay_out
 from kernels.wse.decode.estimate import head_cycles
 from kernels.wse.decode.form import PLAIN, DecodeForm
 from kernels.wse.decode.held import WIDE, Held
-from kernels.wse.decode.mapping import HeadMap, LayerMap
+from kernels.wse.decode.mapping import HeadMap, LayerMap, share_of
+from kernels.wse.decode.residual import residual_cut
 from kernels.wse.decode.varied_layer import LayerAttention
 
 # How many heights and head widths are tried; the estimate is flat around its minimum.
@@ -308,6 +309,8 @@ def best_head(demand: Demand, rows: int) -> HeadMap | None:
     most = min(device.grid_width, model.vocab_size)
     step = max(1, most // HEAD_CHOICES)
     fitting = []
+    depth = share_of(model.hidden_size, rows)
+    cut = residual_cut(demand.held, model.hidden_size, depth, rows)
     for cols in range(step, most + 1, step):
         head = HeadMap(
             hidden=model.hidden_size,
@@ -318,6 +321,7 @@ def best_head(demand: Demand, rows: int) -> HeadMap | None:
             dtype=demand.dtype,
             embedding_scale=demand.ends.embedding_scale,
             logit_soft_cap=demand.ends.logit_soft_cap,
+            cut=cut,
         )
         tables = demand.tables * head.table_bytes()
         if tables + TOKEN_BYTES * head.tokens < room:

@@ -14,6 +14,7 @@ slices of 16 or 32 it has one.
 Slices that would end within blocks are cut where blocks end, if there are PEs enough: 2,048 hidden
 features in slices of 3 take 683 columns one behind the other, and 704 with eleven for each block of
 32, the last of them two features. Then every slice has one scale a column, where it had three.
+The residual stream is cut for rows likewise, see `kernels.wse.decode.residual`.
 """
 
 import dataclasses

@@ -124,6 +124,7 @@ class LatentMap:
     def matrices(self) -> dict[str, MatrixTile]:
         """Those of one PE, by name."""
         form, depth, values = self.form, self.region.depth, self.values
+        cut = self.region.cut
         pairs = self.turned_dims // 2
         tiles: dict[str, MatrixTile] = {}
         in_order = [self.latent_dims, pairs]
@@ -139,7 +140,9 @@ class LatentMap:
             )
         # Side by side, so that one GEMV and one all-reduce serve queries and keys.
         down = self.query_dims + self.cached_dims
-        tiles["latent_down"] = MatrixTile(depth, down, depth, math.gcd(*in_order))
+        tiles["latent_down"] = MatrixTile(
+            depth, down, depth, math.gcd(*in_order), rows_cut=cut
+        )
         # A query's features are contracted, of a matrix that makes such of latents.
         absorb = MatrixTile(
             self.plain.width, self.latent_dims, 1, self.latent_dims, is_turned=True
@@ -151,7 +154,8 @@ class LatentMap:
         )
         tiles["values_up"] = values_up.below(values.heads_a_row)
         of_out = math.gcd(self.out_dims, form.value_dim)
-        tiles["out"] = MatrixTile(self.queries * self.out_dims, depth, of_out, depth)
+        outputs = self.queries * self.out_dims
+        tiles["out"] = MatrixTile(outputs, depth, of_out, depth, columns_cut=cut)
         return tiles
 
     def norm_shapes(self) -> dict[str, Shape]:

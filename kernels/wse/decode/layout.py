@@ -44,11 +44,15 @@ from kernels.wse.decode.latent_layout import (
     latent_norms,
 )
 from kernels.wse.decode.mapping import HeadMap, LayerMap
+from kernels.wse.decode.residual import residual_in_blocks
 
 OF_HEADS = ("wq", "wk", "wv", "wo")
 OF_MLP = ("w_gate", "w_up", "w_down")
 MATRICES = tuple(dict.fromkeys((*OF_HEADS, *OF_LATENTS, *OF_MLP)))
 """Of a model, those that a layer holds in codes, if it has them."""
+
+OF_RESIDUAL = ("attn_norm", "mlp_norm", "attn_output_norm", "mlp_output_norm", "bo")
+"""Norms of the residual stream and of what is added to it, and a bias of that."""
 
 
 def feature_order(layer: LayerMap) -> np.ndarray:
@@ -163,9 +167,10 @@ def layer_weights(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Til
     """
     rows = (layer.rows, layer.depth)
     form = layer.form
+    of_stream = residual_in_blocks(layers, OF_RESIDUAL, layer.cut, layer.depth)
     tiles = {
-        "attn_norm": deal(layers["attn_norm"], 1, *rows),
-        "mlp_norm": deal(layers["mlp_norm"], 1, *rows),
+        "attn_norm": deal(of_stream["attn_norm"], 1, *rows),
+        "mlp_norm": deal(of_stream["mlp_norm"], 1, *rows),
     }
     held = layer.held.weights
     if held is None:
@@ -189,16 +194,17 @@ def layer_weights(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Til
         biases = [by_column(layers[name], layer) for name in ("bq", "bk", "bv")]
         tiles["qkv_bias"] = np.concatenate(biases, axis=-1)
     if form.out_bias:
-        tiles["out_bias"] = deal(layers["bo"], 1, *rows)
+        tiles["out_bias"] = deal(of_stream["bo"], 1, *rows)
     if form.output_norms:
         for name in ("attn_output_norm", "mlp_output_norm"):
-            tiles[name] = deal(layers[name], 1, *rows)
+            tiles[name] = deal(of_stream[name], 1, *rows)
     return tiles
 
 
 def matrices(layers: Mapping[str, Array], layer: LayerMap) -> dict[str, Tiles]:
     """The tiles of `layer.matrices`, of elements of any dtype."""
     tiles = {}
+    layers = residual_in_blocks(layers, MATRICES, layer.cut, layer.depth)
     if layer.form.latent is None:
         qkv = [from_rows(layers[name], layer) for name in ("wq", "wk", "wv")]
         tiles["qkv"] = np.concatenate(qkv, axis=-1)
@@ -237,14 +243,15 @@ def by_column(bias: Array, layer: LayerMap) -> Tiles:
 
 def head_table(table: Array, head: HeadMap) -> Tiles:
     """A table `[hidden, vocab]` as `[rows, cols, depth, tokens]`, padded with zeros."""
-    one_layer = np.asarray(table)[None]
+    one_layer = in_blocks(table, 0, head.cut, head.depth)[None]
     (tiles,) = rows_to_cols(one_layer, head.rows, head.depth, head.cols, head.tokens)
     return tiles
 
 
 def head_norm(norm: Array, head: HeadMap) -> Tiles:
     """The final norm `[hidden]` as `[rows, depth]`."""
-    return deal(norm, 0, head.rows, head.depth)
+    cut = in_blocks(norm, 0, head.cut, head.depth)
+    return deal(cut, 0, head.rows, head.depth)
 
 
 def cache_tiles(k: Array, v: Array, layer: LayerMap) -> dict[str, Tiles]:

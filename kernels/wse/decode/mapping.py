@@ -32,6 +32,7 @@ from kernels.wse.decode.form import PLAIN, DecodeForm
 from kernels.wse.decode.held import WIDE, Held, MatrixTile, cut_of
 from kernels.wse.decode.latent_map import LatentMap
 from kernels.wse.decode.region import Region
+from kernels.wse.decode.residual import residual_cut
 
 PE = ("row", "col")  # mesh axes over which every PE has its own part
 FLOAT32_BYTES = 4
@@ -232,6 +233,11 @@ class LayerMap:
         return share_of(self.hidden, self.rows)
 
     @property
+    def cut(self) -> int | None:
+        """Elements of a block, where rows' slices of it end with blocks; see `residual_cut`."""
+        return residual_cut(self.held, self.hidden, self.depth, self.rows)
+
+    @property
     def dims(self) -> int:
         """Elements of one head in one PE."""
         return self.head_dim // self.parts
@@ -265,8 +271,15 @@ class LayerMap:
     @property
     def region(self) -> Region:
         """Its PEs, whatever the layer does."""
-        held = self.held.experts
-        return Region(self.hidden, self.rows, self.cols, self.eps, self.dtype, held)
+        return Region(
+            self.hidden,
+            self.rows,
+            self.cols,
+            self.eps,
+            self.dtype,
+            held=self.held.experts,
+            cut=self.cut,
+        )
 
     @property
     def width(self) -> int:
@@ -311,17 +324,25 @@ class LayerMap:
         if self.form.latent is None:
             # Side by side, so that one GEMV and one all-reduce serve queries, key and value.
             columns = heads + 2 * self.dims
-            tiles["qkv"] = MatrixTile(self.depth, columns, self.depth, in_order)
-            tiles["out"] = MatrixTile(heads, self.depth, in_order, self.depth)
+            tiles["qkv"] = MatrixTile(
+                self.depth, columns, self.depth, in_order, rows_cut=self.cut
+            )
+            tiles["out"] = MatrixTile(
+                heads, self.depth, in_order, self.depth, columns_cut=self.cut
+            )
         else:
             tiles |= self.latent.matrices
         if self.form.mlp is None:
             width, cut = self.width, self.width_cut
             tiles["gate_up"] = MatrixTile(
-                self.depth, 2 * width, self.depth, width, columns_cut=cut
+                *(self.depth, 2 * width, self.depth, width),
+                rows_cut=self.cut,
+                columns_cut=cut,
             )
             tiles["down"] = MatrixTile(
-                width, self.depth, width, self.depth, rows_cut=cut
+                *(width, self.depth, width, self.depth),
+                rows_cut=cut,
+                columns_cut=self.cut,
             )
         return tiles
 
@@ -457,6 +478,7 @@ class HeadMap:
       dtype: of the tables.
       embedding_scale: factor of an embedding.
       logit_soft_cap: logits become `cap * tanh(logit / cap)` (Gemma 2); None: they stay.
+      cut: of the residual stream, as `LayerMap.cut`.
     """
 
     hidden: int
@@ -467,6 +489,7 @@ class HeadMap:
     dtype: str = "float32"
     embedding_scale: float = 1.0
     logit_soft_cap: float | None = None
+    cut: int | None = None
 
     def __post_init__(self) -> None:
         sizes.check_whole(self, "hidden", "vocab", "rows", "cols")

@@ -18,6 +18,8 @@ class Region:
       eps: added to the mean square in RMSNorm.
       dtype: of weights and of the inputs of multiply-adds; sums are float32.
       held: what experts' matrices are in that are in codes; None: they are in `dtype`.
+      cut: elements of a block, where rows' slices end with blocks, see
+        `kernels.wse.decode.residual`; None: they follow each other.
     """
 
     hidden: int
@@ -26,6 +28,7 @@ class Region:
     eps: float
     dtype: str = "float32"
     held: Format | None = None
+    cut: int | None = None
 
     def __post_init__(self) -> None:
         sizes.check_whole(self, "hidden", "rows", "cols")

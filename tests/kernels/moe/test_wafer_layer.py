@@ -7,9 +7,12 @@ import pytest
 
 from emu.errors import EmulationError
 from emu.wse import WSE3
+from kernels.formats.coding import as_held
 from kernels.formats.formats import FORMATS
 from kernels.moe.routing import Routing
 from kernels.moe.wafer import ExpertMlp
+from kernels.moe.wafer.layout import MATRICES as OF_EXPERTS
+from kernels.wse.decode import layout
 from kernels.wse.decode.activation import Activation
 from kernels.wse.decode.candidates import LayerKind
 from kernels.wse.decode.form import DecodeForm
@@ -44,6 +47,38 @@ def test_layer_with_experts() -> None:
     tokens = np.random.default_rng(7).standard_normal((5, 22))
     expected = np.stack([reference.step(x) for x in tokens])
     got = run_layer(layer, weights, tokens)
+    np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("held", "cut"),
+    [("mxfp8", 32), pytest.param("fp8_block", 128, marks=pytest.mark.slow)],
+)
+def test_rows_whose_slices_end_with_blocks(held: str, cut: int) -> None:
+    """44 features on ten rows, 5 each: a block of 32 takes seven, and the 12 behind it three.
+
+    Norms and biases, router and experts lie where the residual stream does.
+    """
+    format_ = FORMATS[held]
+    layer = LayerMap(
+        *(44, 26, 4, 2, 8, 1e-5, False, 9, 10, 2),
+        form=GPT_OSS,
+        held=Held(format_, format_),
+    )
+    assert (layer.depth, layer.cut) == (5, cut)
+    tiles = layer.matrices | MIXTURE.on(layer.region).matrices
+    for name in ("qkv", "experts_gate_up"):
+        assert tiles[name].scales(format_)[0] == 1
+    weights = random_experts(MIXTURE, 44, 5) | random_layer(layer, 6)
+    numbers = dict(weights)
+    for name in (*layout.OF_HEADS, *OF_EXPERTS):
+        if name in weights:
+            numbers[name] = np.asarray(as_held(weights[name], format_))
+    reference = LayerReference(layer, numbers, lambda h: mixture(MIXTURE, numbers, h))
+    tokens = np.random.default_rng(7).standard_normal((3, 44))
+    expected = np.stack([reference.step(x) for x in tokens])
+    got = run_layer(layer, weights, tokens)
+    # To float32 rounding of some hundred products.
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
 
 

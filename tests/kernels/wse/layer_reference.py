@@ -86,8 +86,12 @@ def run_layer(
             for name, shape in layer.cache_shapes().items()
         }
     found = []
+    # Slices of the residual stream may end with blocks: where a feature is, counted from 1.
+    numbered = np.arange(1, layer.hidden + 1)
+    (kept,) = np.nonzero(dealing.in_blocks(numbered, 0, layer.cut, layer.depth))
     for pos, token in enumerate(tokens, first):
-        residual = dealing.deal(token.astype(np.float32), 0, layer.rows, layer.depth)
+        cut = dealing.in_blocks(token.astype(np.float32), 0, layer.cut, layer.depth)
+        residual = dealing.deal(cut, 0, layer.rows, layer.depth)
         turn = angles(layer, pos)[None]
         cos = layout.turn_tiles(np.cos(turn), layer)[0]
         sin = layout.turn_tiles(np.sin(turn), layer)[0]
@@ -97,7 +101,7 @@ def run_layer(
         )
         out = np.asarray(out)
         assert (out == out[:, :1]).all()
-        found.append(out[:, 0].reshape(-1)[: layer.hidden])
+        found.append(out[:, 0].reshape(-1)[kept])
     return np.stack(found)
 
 

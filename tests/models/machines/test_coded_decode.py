@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from emu import Quantity
-from emu.wse import WSE3
+from emu.wse import WSE3, WaferSheet
 from kernels.formats.coding import as_held
 from kernels.formats.formats import FORMATS
 from kernels.variants import sliding_window
+from kernels.wse.decode import candidates
 from models.attention_pattern import Attention, pattern_of
 from models.config import ModelConfig
 from models.errors import ModelError
@@ -46,8 +47,21 @@ LOW = dataclasses.replace(WSE3, grid_height=quantity(4))
     [x if x == "mxfp8" else pytest.param(x, marks=pytest.mark.slow) for x in CODED],
 )
 def test_logits_are_the_oracles_on_the_same_numbers(name: str) -> None:
+    check_logits(name, LOW)
+
+
+def test_logits_where_rows_end_with_blocks(monkeypatch) -> None:
+    """64 features on 14 rows, 5 each: tables of embedding and head are cut as layers are."""
+    monkeypatch.setattr(candidates, "ROW_CHOICES", 1)
+    sheet = dataclasses.replace(WSE3, grid_height=quantity(14))
+    plan = check_logits("mxfp8", sheet).plan
+    assert [kind.map.cut for kind in plan.kinds] == [32] == [plan.head.cut]
+
+
+def check_logits(name: str, sheet: WaferSheet) -> Decoder:
+    """Of a few tokens on a wafer, against the oracle's."""
     plan = precision(f"weights={name},cache=float32")
-    decoder = Decoder(MODEL, WEIGHTS, CONTEXT, plan, LOW.at())
+    decoder = Decoder(MODEL, WEIGHTS, CONTEXT, plan, sheet.at())
     ids = np.random.default_rng(3).integers(0, MODEL.vocab_size, (1, CONTEXT))
     held = held_weights(MODEL, WEIGHTS, plan)
     given = jax.tree.map(jnp.asarray, held)
@@ -60,6 +74,7 @@ def test_logits_are_the_oracles_on_the_same_numbers(name: str) -> None:
         # as much at the least.
         np.testing.assert_allclose(got, np.asarray(logits)[0, pos], rtol=0, atol=1e-4)
     assert decoder.precision == plan
+    return decoder
 
 
 def test_only_products_of_layers_are_in_codes() -> None:

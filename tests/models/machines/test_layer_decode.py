@@ -69,6 +69,12 @@ def divisor(n, most):
     return max(d for d in range(1, most + 1) if n % d == 0)
 
 
+def ends_with_blocks(elements, each, pes):
+    """Whether slices end with blocks of 32: if as many PEs hold them so."""
+    whole_blocks, rest = divmod(elements, 32)
+    return each < 32 and whole_blocks * up(32, each) + up(rest, each) <= pes
+
+
 class ClosedForm:
     """One PE's matrices, and what else of its layer is worked out by hand."""
 
@@ -95,7 +101,7 @@ class ClosedForm:
         if latent is None:
             of_head = self.config.head_dim // self.parts
             return [
-                Matrix(self.depth, (self.heads + 2) * of_head, self.depth),
+                self.into((self.heads + 2) * of_head),
                 # First elements of pairs, then the second ones.
                 Matrix(self.heads * of_head, self.depth, of_head // 2),
             ]
@@ -113,7 +119,7 @@ class ClosedForm:
         of_latent = latent.rank // self.parts
         of_value = up(latent.value_dim, self.parts)
         return [
-            Matrix(self.depth, query + cached, self.depth),
+            self.into(query + cached),
             Matrix(query, plain + turned, query),
             Matrix(plain, of_latent, of_latent, is_turned=True),
             Matrix(of_latent, value, of_latent),
@@ -168,7 +174,7 @@ class ClosedForm:
             share = up(self.config.intermediate_size, self.cols * self.rows)
             width = whole(width, share)
             return [
-                Matrix(self.depth, 2 * width, self.depth),
+                self.into(2 * width),
                 self.back(self.config.intermediate_size, width, self.depth),
             ]
         active = self.form.experts.routing.chosen + self.shared
@@ -185,15 +191,19 @@ class ClosedForm:
         is_wide = self.experts_held == "bfloat16"
         outputs = self.depth if is_wide else whole(self.depth, 2)
         return [
-            Matrix(self.depth, 2 * width, self.depth),
+            self.into(2 * width),
             self.back(self.form.experts.width, width, outputs),
         ]
 
+    def into(self, outputs):
+        """From the residual stream, cut for rows."""
+        hidden = self.config.hidden_size
+        is_cut = ends_with_blocks(hidden, self.depth, self.rows)
+        return Matrix(self.depth, outputs, self.depth, is_cut=is_cut)
+
     def back(self, hidden, width, outputs):
-        """From a hidden vector, whose slices end with blocks of 32 if as many columns hold it."""
-        whole_blocks, rest = divmod(hidden, 32)
-        columns = whole_blocks * up(32, width) + up(rest, width)
-        is_cut = width < 32 and columns <= self.cols
+        """From a hidden vector, cut for columns."""
+        is_cut = ends_with_blocks(hidden, width, self.cols)
         return Matrix(width, outputs, width, is_cut=is_cut)
 
     @property
@@ -271,6 +281,7 @@ CASES = [
             ("deepseek-v3", 60, "weights=mxfp8,cache=fp8", 8_192),
             ("deepseek-v3", 60, "cache=fp8", 131_072),
             ("kimi-k2", 60, MXFP4, 8_192),
+            ("kimi-k2", 60, MXFP8, 131_072),
             ("kimi-k2", 60, MXFP4, 131_072),
             ("llama-3.1-8b", 0, BF16, 8_192),
             ("llama-3.1-8b", 0, MXFP8, 8_192),
