@@ -38,6 +38,9 @@ HASTILY: dict[str, Any] = {"xla_backend_optimization_level": 0}
 if jax.__version_info__ < (0, 11):
     # Those of JAX 0.10 optimize whatever they are told; JAX 0.12 has nothing of the name.
     HASTILY["xla_cpu_use_fusion_emitters"] = False
+    # Without them a program is one module for LLVM, which XLA cuts into 32 to compile side by side:
+    # begun anew so often, it takes more of a processor than all that is done in the parts.
+    HASTILY["xla_cpu_parallel_codegen_split_count"] = 1
 
 
 @dataclasses.dataclass(frozen=True)
