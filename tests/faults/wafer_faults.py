@@ -218,9 +218,11 @@ FAULTS: Faults = {
         pe(lambda x: wse.argmax(tile(1), tile(1), x, 64, 0), ROW),
         r"wse.argmax: the result is int32\[1\] but destination 1 is float32\[1\]",
     ),
-    "a look-up by floats": Fault(
-        pe(lambda t, i: wse.lookup(tile(4), t, i, 0), TABLE, array(1)),
-        "wse.lookup: token is float32, must be an integer",
+    "a look-up by halves": Fault(
+        pe(
+            lambda t, i: wse.lookup(tile(4), t, i, 0), TABLE, array(1, dtype="bfloat16")
+        ),
+        "wse.lookup: dtype of token is 'bfloat16', must be one of int32, float32",
     ),
     "weights of another depth": Fault(
         pe(

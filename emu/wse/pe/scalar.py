@@ -246,8 +246,12 @@ def _lookup_cost(
     token: Operand,
     first: Operand,
 ) -> Cost:
-    """A compare, a branch and one strided vector operation, whether it copies or fills."""
-    check_cycles = 2 * device.scalar_cycles + device.branch_cycles
+    """A compare, a branch and one strided vector operation, whether it copies or fills.
+
+    A number held as a float is converted first.
+    """
+    simple = 2 + (token.dtype != jnp.dtype("int32"))
+    check_cycles = simple * device.scalar_cycles + device.branch_cycles
     cycles = check_cycles + move_cycles(device, dst.nbytes)
     moved = {"sram_read": token.nbytes + dst.nbytes, "sram_write": dst.nbytes}
     return on_datapath(cycles, moved_bytes=moved)
@@ -265,12 +269,13 @@ def lookup(dst: Sram, table: Sram, token: Sram, first: KnownInt) -> Sram:
     Args:
       dst: `[k]`.
       table: `[k, n]`, the columns of tokens `first` to `first + n - 1`.
-      token: `int32[1]` in SRAM: data, so the cost must not depend on it.
+      token: `[1]` in SRAM, a whole number as int32 or float32: data, so the cost must not depend
+        on it.
       first: known integer.
     """
-    if not jnp.issubdtype(token.dtype, jnp.integer):
-        given.refuse(f"wse.lookup: token is {token.dtype}, must be an integer")
-    column_index = token[0] - first
+    given.one_of("wse.lookup: dtype of token", token.dtype.name, ("int32", "float32"))
+    whole = jnp.nan_to_num(token) if token.dtype == jnp.float32 else token
+    column_index = whole[0].astype(jnp.int32) - first
     # Of a token that another PE holds this is some column, as JAX brings any index into range.
     column = lax.dynamic_index_in_dim(table, column_index, 1, keepdims=False)
     is_here = (column_index >= 0) & (column_index < table.shape[1])

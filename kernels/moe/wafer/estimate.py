@@ -63,6 +63,11 @@ def coded_cycles(layout: ExpertMap, held: Format, device: Device) -> float:
         for part, shape in tile.shapes(name, held).items():
             nbytes = jnp.dtype(dtypes[part]).itemsize * math.prod(shape)
             total += active * float(move_cycles(device, nbytes))
+    if layout.deals_scales:
+        # Looked up where they would be copied, and summed over a block's columns.
+        _, wide = layout.block
+        elements = active * layout.matrices["experts_down"].columns
+        total += all_reduce_cycles(device, wide, elements) if wide > 1 else 0
     gate_up, down = layout.matrices.values()
     total += matrix_cycles(gate_up.beside(active), held, dtype, device)
     return total + matrix_cycles(down.below(active), held, dtype, device)

@@ -10,6 +10,7 @@ from emu.wse import (
     copy_chosen,
     copy_into,
     fill,
+    lookup,
     row_live,
     sram_tile,
     vector,
@@ -21,6 +22,7 @@ from kernels.moe.wafer.router import Choice
 from kernels.wse.decode.activation import Activation, activated
 from kernels.wse.decode.blocks import Weights
 from kernels.wse.decode.coded import coded_gemv
+from kernels.wse.decode.held import scale_of
 from kernels.wse.decode.sums import all_reduce, unchanged, zeros
 
 
@@ -94,9 +96,34 @@ def coded_part(
     copied: Weights = {}
     for part, shape in whole.shapes(name, held).items():
         codes = weights[part]
+        if layout.deals_scales and part == scale_of("experts_down"):
+            copied[part] = chosen_scales(layout, codes, choice)
+            continue
         dst = sram_tile(shape=shape, dtype=codes.dtype.name)
         copied[part] = copy_chosen(dst, codes, choice.at, axis=axis)
     return coded_gemv(whole, held, copied, name, x)
+
+
+def chosen_scales(layout: ExpertMap, scales: Sram, choice: Choice) -> Sram:
+    """Of the chosen experts' outputs, float32 `[active, outputs]`, on every column of a block.
+
+    A column looks up those that it holds, and has zeros for the others; a sum over the block brings
+    each to all columns.
+
+    Dimensions: `scales` `[outputs, scales_share]`, of this column's experts.
+    """
+    _, wide = layout.block
+    outputs, share = scales.shape
+    column = lax.rem(lax.axis_index("col"), jnp.int32(wide))
+    first = column * jnp.int32(share)
+    found = sram_tile(shape=(layout.active * outputs,), dtype="float32")
+    for place in range(layout.active):
+        begin, end = place * outputs, (place + 1) * outputs
+        at = lax.slice_in_dim(choice.at, place, place + 1)
+        found = lookup.at[begin:end](found, scales, at, first)
+    # One column has a scale, the others 0: the sum is exact.
+    found = all_reduce(found, "col", group=wide)
+    return found.reshape(layout.active, outputs)
 
 
 def of_outputs(layout: ExpertMap, choice: Choice) -> Sram:

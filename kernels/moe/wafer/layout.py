@@ -13,6 +13,7 @@ import numpy as np
 from kernels.moe.wafer.placed import ExpertMap
 from kernels.wse.decode.coded_layout import coded_tiles
 from kernels.wse.decode.dealing import Array, Tiles, deal, in_blocks
+from kernels.wse.decode.held import scale_of
 from kernels.wse.decode.residual import residual_in_blocks
 
 MATRICES = tuple(
@@ -49,6 +50,9 @@ def expert_tiles(
         coded = [name for name in MATRICES if name in layers]
         dealt = functools.partial(expert_matrices, layout=layout)
         tiles |= coded_tiles(layers, coded, layout.matrices, region.held, dealt)
+    if layout.deals_scales:
+        name = scale_of("experts_down")
+        tiles[name] = _scales_by_column(tiles[name], layout)
     for name in ("router_bias", "selection_bias"):
         if name in names:
             tiles[name] = _by_column(layers[name], layout)
@@ -103,6 +107,18 @@ def _shared_as_experts(
         of_width[name] = np.concatenate([old, shared], axis=1)
     shared = deal(layers["shared_down"], 1, layout.shared, layout.ffn)
     return of_width, np.concatenate([of_depth, shared], axis=1)
+
+
+def _scales_by_column(scales: Tiles, layout: ExpertMap) -> Tiles:
+    """`[layers, rows, cols, tiles, 1, outputs]`, the same on all columns, dealt over a block's.
+
+    `[layers, rows, cols, outputs, share]`, each block alike.
+    """
+    _, wide = layout.block
+    by_col = deal(scales[:, :, 0, :, 0], 2, wide, layout.scales_share)
+    # layers, rows, cols of a block, outputs, share
+    of_block = np.swapaxes(by_col, 3, 4)
+    return np.tile(of_block, (1, 1, layout.region.cols // wide, 1, 1))
 
 
 def _router(router: Array, layout: ExpertMap) -> Tiles:

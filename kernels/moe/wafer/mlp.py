@@ -37,6 +37,7 @@ from kernels.refusal import refuse
 from kernels.wse.decode import sizes
 from kernels.wse.decode.activation import SILU, Activation
 from kernels.wse.decode.blocks import Weights
+from kernels.wse.decode.held import scale_of
 from kernels.wse.decode.mapping import PE
 from kernels.wse.decode.region import Region
 
@@ -99,6 +100,9 @@ class ExpertMlp:
         for name, tile in layout.matrices.items():
             for part, shape in tile.shapes(name, region.held).items():
                 shapes[part] = (layout.tiles, *shape)
+        if layout.deals_scales:
+            outputs = layout.matrices["experts_down"].columns
+            shapes[scale_of("experts_down")] = (outputs, layout.scales_share)
         if self.router_bias:
             shapes["router_bias"] = (layout.own,)
         if self.routing.selection_bias:

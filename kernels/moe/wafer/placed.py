@@ -138,6 +138,22 @@ class ExpertMap:
         return {"experts_gate_up": gate_up, "experts_down": down}
 
     @property
+    def deals_scales(self) -> bool:
+        """Whether a column of a block has the scales of down of its own share of all experts.
+
+        Where each output has a scale for all rows, all columns of PEs would hold the same: of
+        Kimi-K2's 385 experts 12 KB in each PE, in a block of 16 columns 800 bytes.
+        """
+        held = self.region.held
+        return held is not None and held.block == (None, 1)
+
+    @property
+    def scales_share(self) -> int:
+        """Experts whose scales one column of a block holds."""
+        _, wide = self.block
+        return share_of(self.tiles, wide)
+
+    @property
     def active(self) -> int:
         """Experts of a token."""
         return self.routing.chosen + self.shared

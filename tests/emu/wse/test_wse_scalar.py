@@ -67,10 +67,11 @@ def test_scalar_functions() -> None:
     assert clock.end_ticks == 5 * (2 * 50 + 50 + 2)
 
 
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
 @pytest.mark.parametrize("token", [39, 40, 43, 47, 48])
-def test_lookup_is_zero_where_another_pe_owns_the_token(token: int) -> None:
+def test_lookup_is_zero_where_another_pe_owns_the_token(token: int, dtype: str) -> None:
     table = data(0, 5, 8)
-    got = wse.lookup(tile(5), table, jnp.array([token], jnp.int32), 40)
+    got = wse.lookup(tile(5), table, jnp.array([token], dtype), 40)
     owned = 40 <= token < 48
     assert (np.asarray(got) == (np.asarray(table)[:, token - 40] if owned else 0)).all()
 
@@ -81,6 +82,10 @@ def test_lookup_cost_cannot_depend_on_the_token() -> None:
     )
     # Compares, branch, 20 bytes moved.
     assert clock.end_ticks == 2 * 2 + 6 + (2 * 4 + 6 + 2)
+    # A number held as a float is converted first.
+    by_float = struct((5, 8)), struct((1,), "float32"), 40
+    converted = read(lambda *a: wse.lookup(tile(5), *a), *by_float)
+    assert converted.end_ticks == clock.end_ticks + 2
 
 
 def test_argmax_takes_the_lowest_of_equals_and_no_padding() -> None:

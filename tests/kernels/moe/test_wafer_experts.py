@@ -353,7 +353,11 @@ def test_bytes_in_codes() -> None:
 
     # Rows of down, 13 outputs, are filled up to whole words.
     gate_up, down = depth * 2 * width, width * (depth + 1)
-    assert nbytes("int8") == tiles * (gate_up + down + 4 * (2 * width + depth + 1))
+    # A scale for each column: of gate and up in each PE, of down for the four experts, of eleven,
+    # that one of the three columns of a router's block holds.
+    assert mlp.on(plain).block == (2, 3)
+    of_down = 4 * 4 * (depth + 1)
+    assert nbytes("int8") == tiles * (gate_up + down + 4 * 2 * width) + of_down
     assert nbytes("fp8_tensor") == tiles * (gate_up + down + 4 * 3)
     # A slice of 13 features may begin anywhere in a block of 32; one of 4 hidden ones ends in one.
     of_scales = gate_up + depth + 1
