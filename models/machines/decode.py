@@ -8,7 +8,7 @@ at an index that is known as it runs: XLA on a CPU (JAX 0.10) reads that index a
 element, and so computes one element at a time.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -250,28 +250,46 @@ class Decoder:
           pos: how many tokens the cache holds.
           cache: is consumed; use the one returned.
         """
+        walk = self.walk(token_id, pos, cache)
+        while True:
+            try:
+                next(walk)
+            except StopIteration as done:
+                return done.value
+
+    def walk(
+        self, token_id: ArrayLike, pos: int, cache: Cache
+    ) -> Generator[None, None, Step]:
+        """Runs one token region by region: it stops behind the embedding and behind each layer.
+
+        Several tokens of a user may be on their way at once, each a region behind the one before,
+        as a layer takes its cache out of `cache` when it runs.
+
+        Args:
+          token_id, pos, cache: of `run`; each layer's cache is replaced in `cache` as it grows.
+        """
         self._check(pos)
         token = np.asarray(token_id, np.int32).reshape(1)
         turns, given = self._at(pos)
         *gaps, last_gap = self._gaps
         weights = self._weights
         x = self._embed(weights["embed"], token)
+        yield
         where = jnp.int32(pos)
-        grown: Cache = []
         experts: list[jax.Array | None] = []
-        layers = zip(weights["layers"], cache, gaps, self._turned, strict=True)
-        for of_layer, old, gap, turned in layers:
+        layers = zip(weights["layers"], gaps, self._turned, strict=True)
+        for layer, (of_layer, gap, turned) in enumerate(layers):
             kind, _ = turned
             run, at = self._layers[kind], (*turns[turned], where, gap)
-            x, new, chosen = run(x, of_layer, old, *at, *given[kind])
-            grown.append(new)
+            x, cache[layer], chosen = run(x, of_layer, cache[layer], *at, *given[kind])
             experts.append(chosen)
+            yield
         best, logits = self._head(x, weights["norm"], self._head_table, last_gap)
         numbers = [
             None if chosen is None else self._experts_of(layer, chosen)
             for layer, chosen in enumerate(experts)
         ]
-        return Step(int(best), logits, grown, numbers)
+        return Step(int(best), logits, cache, numbers)
 
     def _experts_of(self, layer: int, chosen: jax.Array) -> np.ndarray:
         """A layer's chosen experts without those that every token goes to."""

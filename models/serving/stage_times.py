@@ -1,0 +1,107 @@
+"""The stages of a plan on wafers, and how many cycles a token at a position takes in each.
+
+Only a layer's cycles depend on the position: its PEs go through the slots of the cache that are
+filled. A row of PEs has a slot for every `rows` positions, so that the cycles are a staircase, of
+whole cycles, with smaller steps where a part of the rows has one more. Reading every position is
+exact and takes some tenths of a second each (`every`); what serves thousands is read at a few, with
+straight lines between (`between`), which is off by less than a step of the stairs.
+"""
+
+import bisect
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from kernels.wse.decode.token import TokenClock
+from models.serving.pipeline import Stage
+
+Cycles = tuple[int, ...]
+"""Of each stage."""
+
+ENDS = "ends"  # the region of embedding and output head
+
+
+@dataclasses.dataclass(frozen=True)
+class StageTimes:
+    """A pipeline's stages, and their cycles.
+
+    Attributes:
+      stages: in order.
+      at: the cycles of each for the token at a position.
+    """
+
+    stages: tuple[Stage, ...]
+    at: Callable[[int], Cycles]
+
+    def latency_cycles(self, position: int) -> int:
+        """Of a token alone: the pipeline's depth."""
+        return sum(self.at(position))
+
+    def bottleneck(self, position: int) -> tuple[str, int]:
+        """The region that is longest at work for a token at that position, and its cycles."""
+        return bottleneck(self.stages, self.at(position))
+
+
+def bottleneck(stages: Sequence[Stage], cycles: Sequence[int]) -> tuple[str, int]:
+    """The region that is longest at work for a token, in all its stages, and its cycles."""
+    work: dict[str, int] = {}
+    for stage, own in zip(stages, cycles, strict=True):
+        if stage.region is not None:
+            work[stage.region] = work.get(stage.region, 0) + own
+    region = max(work, key=lambda name: work[name])
+    return region, work[region]
+
+
+def every(clock: TokenClock, band: str = "nominal") -> StageTimes:
+    """Reads each position that is asked for, once."""
+    layers = range(len(clock.plan.of_layers))
+    stages = (
+        Stage("embed", ENDS),
+        *(Stage(f"layer {layer}", f"layer {layer}") for layer in layers),
+        Stage("head", ENDS),
+    )
+    kept: dict[int, Cycles] = {}
+
+    def at(position: int) -> Cycles:
+        if position not in kept:
+            stops = clock.stops(position, band)
+            kept[position] = tuple(reading.end_ticks for reading in stops)
+        return kept[position]
+
+    return StageTimes(stages, at)
+
+
+def between(times: StageTimes, positions: Sequence[int]) -> StageTimes:
+    """Reads a few positions, and takes straight lines between them, rounded down.
+
+    Args:
+      times: what is read.
+      positions: ascending; those in front of the first or behind the last are refused.
+    """
+    read = [times.at(position) for position in positions]
+
+    def at(position: int) -> Cycles:
+        if not positions[0] <= position <= positions[-1]:
+            raise ValueError(
+                f"position {position}, must be from {positions[0]} to {positions[-1]}"
+            )
+        ahead = bisect.bisect_left(positions, position)
+        if positions[ahead] == position:
+            return read[ahead]
+        first, last = positions[ahead - 1 : ahead + 1]
+        low, high = read[ahead - 1 : ahead + 1]
+        # At 3 of 1 to 5, from 10 cycles to 17: 10 + 7 * 2 // 4 = 13.
+        done, whole = position - first, last - first
+        return tuple(
+            a + (b - a) * done // whole for a, b in zip(low, high, strict=True)
+        )
+
+    return StageTimes(times.stages, at)
+
+
+def constant(stages: Sequence[Stage], cycles: Sequence[int]) -> StageTimes:
+    """The same cycles at every position: of users with equal contexts, that grow little."""
+    own = tuple(cycles)
+    return StageTimes(tuple(stages), lambda position: own)
+
+
+__all__ = ["ENDS", "Cycles", "StageTimes", "between", "bottleneck", "constant", "every"]
