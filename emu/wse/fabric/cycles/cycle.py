@@ -90,7 +90,7 @@ def step(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Seen]:
         clash = router.first_clash(tables, start, came, now)
         state = dataclasses.replace(state, clash=clash)
         state = datapath.exchange(shape, state, issues.wavelets)
-        state = router.move(tables, state, heads, moves, now)
+        state = router.move(tables, state, heads, moves)
         alive |= moves.forwarded.any() | moves.entered.any()
     seen = Seen(
         alive=alive,

@@ -1,16 +1,14 @@
 """A cycle of every datapath: which thread it serves, and what moves in and out of its queues."""
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from emu.wse.fabric.cycles import fields
+from emu.wse.fabric.cycles import fields, turns
 from emu.wse.fabric.cycles.machine import NEVER, SENDS, TAKES, Live
 from emu.wse.fabric.cycles.rows import NO_ROWS, PerPE, Rows, materialize, where
-from emu.wse.fabric.cycles.shape import Pairs, Shape
+from emu.wse.fabric.cycles.shape import Shape
 from emu.wse.fabric.cycles.tables import Tables
 
 
@@ -70,8 +68,10 @@ def issue(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Issues]:
         moved.append(wavelets)
     # Turns are by the last issue, not by dispatch: a thread that has long waited for words goes
     # first when they come.
-    last_served = list(threads.served) or None
-    issued = Rows(longest_ago(ready, last_served))
+    issued = Rows(ready)
+    if shape.threads > 1:
+        rivals = [turns.as_set(ready)] * shape.threads
+        issued = turns.first(ready, rivals, threads.ahead)
     wavelets = where(issued, Rows(moved), jnp.int8(0))
     issued, wavelets = materialize(tables.on, issued, wavelets)
     left = threads.left - wavelets.astype(jnp.int32)
@@ -85,7 +85,7 @@ def issue(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Issues]:
         again = idle.astype(jnp.int32) + (now + 1)
         threads = dataclasses.replace(
             threads,
-            served=where(issued, now, threads.served),
+            ahead=turns.after(threads.ahead, turns.as_set(list(issued))),
             wake=where(issued, again, threads.wake),
         )
     seen = Issues(
@@ -173,43 +173,6 @@ def _task_bit(held: PerPE) -> PerPE:
     return jnp.where(held > 0, 1 << task, 0)
 
 
-def longest_ago(
-    wants: Sequence[PerPE],
-    served: Sequence[PerPE] | None,
-    pairs: Pairs | None = None,
-    meet: Sequence[PerPE] | None = None,
-) -> list[PerPE]:
-    """Of those that want the same, the one served longest ago; ties go to the first.
-
-    Three threads that are always ready are served 0, 1, 2, 0, 1, 2, ...
-
-    Args:
-      wants: per row, who does.
-      served: per row, when it was served last; None if rows never meet.
-      pairs: rows that may want the same; all of them if None.
-      meet: per pair, where they do; everywhere if None.
-    """
-    wins = list(wants)
-    if len(wants) == 1 or served is None:
-        return wins
-    if not pairs:
-        pairs = tuple(itertools.combinations(range(len(wants)), 2))
-    for number, (first, second) in enumerate(pairs):
-        # It is who wants that counts, not who wins. Say red meets blue and blue meets green, last
-        # served in cycles 3, 5 and 8: red goes, blue loses to red, and green loses to blue though
-        # blue does not go.
-        both = wants[first] & wants[second]
-        if meet is not None:
-            both &= meet[number]
-        # Pair by pair is enough: who wins all its pairs was served longest ago of those it meets.
-        first_wins = served[first] <= served[second]
-        first_loses = both & ~first_wins
-        second_loses = both & first_wins
-        wins[first] = wins[first] & ~first_loses
-        wins[second] = wins[second] & ~second_loses
-    return wins
-
-
 def exchange(shape: Shape, state: Live, wavelets: Rows) -> Live:
     """Issues take their wavelets from input queues and put theirs into output queues."""
     threads = state.threads
@@ -259,4 +222,4 @@ def _kinds_put(shape: Shape, state: Live, wavelets: Rows) -> Rows:
     return Rows(rows) if rows else NO_ROWS
 
 
-__all__ = ["Issues", "exchange", "issue", "longest_ago"]
+__all__ = ["Issues", "exchange", "issue"]

@@ -252,7 +252,7 @@ def write(
         log = dataclasses.replace(log, states=written(log.states, doing))
     if places.merging_pes is not None:
         assert seen.heads is not None and seen.moves is not None
-        turns = router.turns(shape, seen.heads, seen.moves.forwarded)
+        turns = router.turns_taken(shape, seen.heads, seen.moves.forwarded)
         # Stacked for one look-up of all routers that merge.
         turns = jnp.stack(list(turns))
         taken = turns[places.merging_colors, places.merging_pes]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from emu.annotations import DType, PyTree
+from emu.wse.fabric.cycles import turns
 from emu.wse.fabric.cycles.rows import NO_ROWS, PerPE, Rows, full, zeros
 from emu.wse.fabric.cycles.shape import Shape
 from emu.wse.fabric.encoding.instructions import PAUSE
@@ -67,7 +68,7 @@ class Threads(Generic[Matrix]):
       pace: `int8`, wavelets an issue and idle cycles after one (`fields.py`).
       completion: `int32`, what is done to tasks when it completes (`fields.py`).
       control: `int8`, the kind of the wavelets that it sends.
-      served: `int32`, when it last issued; of microthreads only.
+      ahead: the set of threads that go before it (`turns.py`); of microthreads only.
       begun: `int32`, when its operation was dispatched; only if threads may share a color.
     """
 
@@ -79,7 +80,7 @@ class Threads(Generic[Matrix]):
     pace: Matrix
     completion: Matrix
     control: Matrix
-    served: Matrix
+    ahead: Matrix
     begun: Matrix
 
 
@@ -104,8 +105,8 @@ class State(Generic[Vector, Matrix]):
       channel_kinds, output_kinds: `int32`, kinds of the wavelets in these queues, the head lowest;
         only if control wavelets are sent.
       position: `int8`, of each color's switch; only if some color has several.
-      link_served, ramp_served: `int32`, when a color last left the router, or the output queue;
-        only if colors share links, or ramps.
+      link_ahead, ramp_ahead: the set of colors that go before a color (`turns.py`) on a link, or on
+        a PE's ramp; only if colors share links, or ramps.
       clash: `int32[3]`, the first cycle, PE and color of two arrivals at once, or NEVER.
       mixed: `int32[5]`, the first cycle, PE, color, side (TAKES or SENDS) and thread of words of
         one color that two operations of a PE move at once, or NEVER.
@@ -126,8 +127,8 @@ class State(Generic[Vector, Matrix]):
     channel_kinds: Matrix
     output_kinds: Matrix
     position: Matrix
-    link_served: Matrix
-    ramp_served: Matrix
+    link_ahead: Matrix
+    ramp_ahead: Matrix
     clash: Vector
     mixed: Vector
 
@@ -169,9 +170,8 @@ def initial(shape: Shape, started: np.ndarray, blocked: np.ndarray) -> Live:
         channel_kinds=if_used(shape.control, channels, 0, jnp.int32),
         output_kinds=if_used(shape.control, colors, 0, jnp.int32),
         position=if_used(switches, colors, 0, jnp.int8),
-        # NEVER is before any cycle, so a color that was never served goes first.
-        link_served=if_used(shares_links, colors, NEVER, jnp.int32),
-        ramp_served=if_used(shares_ramps, colors, NEVER, jnp.int32),
+        link_ahead=turns.in_order(colors if shares_links else 0, pes),
+        ramp_ahead=turns.in_order(colors if shares_ramps else 0, pes),
         clash=jnp.full(3, NEVER, jnp.int32),
         mixed=jnp.full(5, NEVER, jnp.int32),
     )
@@ -194,7 +194,7 @@ def _no_operations(shape: Shape) -> Threads[Rows]:
         pace=empty(jnp.int8),
         completion=empty(jnp.int32),
         control=empty(jnp.int8),
-        served=full(taking_turns, shape.pes, NEVER, jnp.int32),
+        ahead=turns.in_order(taking_turns, shape.pes),
         begun=full(sharing, shape.pes, NEVER, jnp.int32),
     )
 

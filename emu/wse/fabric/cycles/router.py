@@ -3,15 +3,23 @@
 import dataclasses
 import functools
 import operator
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
 from emu.wse.fabric import ops
-from emu.wse.fabric.cycles.datapath import longest_ago
+from emu.wse.fabric.cycles import turns
 from emu.wse.fabric.cycles.fields import KIND_BITS, KIND_MASK
 from emu.wse.fabric.cycles.machine import NEVER, Live, Queues
-from emu.wse.fabric.cycles.rows import NO_ROWS, PerPE, Rows, unfused, where
+from emu.wse.fabric.cycles.rows import (
+    NO_ROWS,
+    PerPE,
+    Rows,
+    materialize,
+    unfused,
+    where,
+)
 from emu.wse.fabric.cycles.shape import Shape
 from emu.wse.fabric.cycles.tables import ByPosition, Tables
 from emu.wse.fabric.directions import LINKS, OPPOSITE, PORTS, RAMP, flat_steps, has
@@ -125,7 +133,7 @@ def heads(tables: Tables, state: Live) -> Heads:
     takes = None
     there = channels.waiting > 0
     if not shape.one_channel_each:
-        # Whose turn it was is logged (`turns`), as values depend on it.
+        # Whose turn it was is logged (`turns_taken`), as values depend on it.
         takes = _first_of_color(shape, _open_channels(shape, there, receive))
         there = Rows(
             functools.reduce(jnp.logical_or, [takes[row] for row in rows])
@@ -208,13 +216,25 @@ def forward(tables: Tables, state: Live, heads: Heads, inputs_held: Rows) -> Row
         wants.append(can)
     if not shape.link_pairs:
         return Rows(wants)
-    # Colors compete where their heads have any direction in common, the ramp included.
-    meet = [
-        (heads.send[first] & heads.send[second]) != 0
-        for first, second in shape.link_pairs
-    ]
-    served = list(state.link_served)
-    return Rows(longest_ago(wants, served, shape.link_pairs, meet))
+    # Every color's rivals are made of all colors' wishes: fused, each would work them all out again.
+    known = materialize(tables.on, *wants)
+    rivals = unfused(tables.on, functools.partial(_rivals, shape), heads.send, known)
+    return turns.first(known, rivals, state.link_ahead)
+
+
+def _rivals(shape: Shape, send: Rows, wants: Sequence[PerPE]) -> list[PerPE]:
+    """For each color the set of those that want to leave where it does.
+
+    Colors compete where their heads have any direction in common, the ramp included.
+    """
+    dtype = turns.mask_dtype(shape.colors)
+    rivals = [jnp.zeros(shape.pes, dtype)] * shape.colors
+    for one, other in shape.link_pairs:
+        meet = wants[one] & wants[other] & ((send[one] & send[other]) != 0)
+        bit = meet.astype(dtype)
+        rivals[one] = rivals[one] | bit << other
+        rivals[other] = rivals[other] | bit << one
+    return rivals
 
 
 def _room(tables: Tables, heads: Heads, inputs_held: Rows) -> dict[int, ByColor]:
@@ -250,11 +270,12 @@ def leave_queues(tables: Tables, state: Live) -> Rows:
         wants.append(waits & room)
     if not shape.ramp_pairs:
         return Rows(wants)
-    served = list(state.ramp_served)
-    return Rows(longest_ago(wants, served, shape.ramp_pairs))
+    # A PE has one ramp, which all of them want.
+    rivals = [turns.as_set(wants)] * shape.colors
+    return turns.first(wants, rivals, state.ramp_ahead)
 
 
-def turns(shape: Shape, heads: Heads, forwarded: Rows) -> Rows:
+def turns_taken(shape: Shape, heads: Heads, forwarded: Rows) -> Rows:
     """`int8[colors, PEs]`: whose turn it was at routers that merge: a direction, or NONE."""
     rows: list[PerPE] = []
     none = jnp.int8(NONE)
@@ -310,7 +331,6 @@ def move(
     state: Live,
     heads: Heads,
     moves: Moves,
-    now: jax.Array,
 ) -> Live:
     """Wavelets leave their queues and enter what is next."""
     shape = tables.shape
@@ -348,11 +368,11 @@ def move(
         outputs=state.outputs - entered.astype(jnp.int8),
     )
     if shape.link_pairs:
-        served = where(forwarded, now, state.link_served)
-        moved = dataclasses.replace(moved, link_served=served)
+        ahead = turns.after(state.link_ahead, turns.as_set(list(forwarded)))
+        moved = dataclasses.replace(moved, link_ahead=ahead)
     if shape.ramp_pairs:
-        served = where(entered, now, state.ramp_served)
-        moved = dataclasses.replace(moved, ramp_served=served)
+        ahead = turns.after(state.ramp_ahead, turns.as_set(list(entered)))
+        moved = dataclasses.replace(moved, ramp_ahead=ahead)
     if not shape.control:
         return moved
     channel_kinds = _kinds_after(state, gone, came, kinds)
@@ -487,5 +507,5 @@ __all__ = [
     "heads",
     "leave_queues",
     "move",
-    "turns",
+    "turns_taken",
 ]
