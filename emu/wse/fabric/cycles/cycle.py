@@ -27,6 +27,8 @@ It is 2 ramps and a hop from cycle 5: `5 + 2 * 2 + 1 * 2 = 11`, as the trains ha
 import dataclasses
 
 import jax
+import jax.numpy as jnp
+from jax import lax
 
 from emu.wse.fabric.cycles import datapath, main_thread, router
 from emu.wse.fabric.cycles.datapath import Issues
@@ -41,7 +43,7 @@ class Seen:
     """What one cycle showed.
 
     Attributes:
-      alive: where anything happened or is still to come.
+      alive: `bool[]`, whether anything happened or is still to come.
       pc: the instruction that each main thread had come to when it could dispatch.
       due: who dispatched it.
       heard: the data task that each PE started, or NONE.
@@ -50,7 +52,7 @@ class Seen:
       heads, moves: of the routers; None without colors.
     """
 
-    alive: PerPE
+    alive: jax.Array
     pc: PerPE
     due: PerPE
     heard: PerPE
@@ -63,35 +65,32 @@ class Seen:
 def step(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Seen]:
     """One cycle; also who dispatched, heard, issued and sent in it."""
     shape = tables.shape
-    threads = state.threads
-    # What waits for a cycle that is known counts as alive. Else a run would end in the middle of
-    # scalar code of 500 cycles, in which nothing else happens.
-    later = threads.wake > now
-    sets_up = (threads.on & later).any()
-    # While a synchronous operation is on the datapath, `wake` is no cycle but its drain.
-    waits = state.wake > now
-    alive = sets_up | (waits & ~threads.on[0])
+    begun = state
     came = heads = moves = None
     if shape.colors:
-        state, flying, came = router.arrive(state)
-        alive |= flying
+        state, came = router.arrive(state)
         heads = router.heads(tables, state)
     # Routers decide by this state, as if they knew nothing of what the PEs do in the same cycle.
     start = state
     selected, heard = main_thread.select(tables, start, now)
     pc = selected.pc
-    # A selected task counts, though its first instruction is dispatched only after the switch.
-    alive |= (pc != IDLE) & (start.pc == IDLE)
     before, due = main_thread.dispatch(tables, selected, now)
     state, issues = datapath.issue(tables, before, now)
-    alive |= due | issues.issued.any() | (heard >= 0)
+    happened = issues.issued.any()
     if heads is not None and came is not None:
         moves = _decide(tables, before, heads, start)
         clash = router.first_clash(tables, start, came, now)
         state = dataclasses.replace(state, clash=clash)
         state = datapath.exchange(shape, state, issues.wavelets)
         state = router.move(tables, state, heads, moves)
-        alive |= moves.forwarded.any() | moves.entered.any()
+        happened |= moves.forwarded.any() | moves.entered.any()
+    # In nearly every cycle some PE issues or some router forwards. Only where none does need all
+    # the rest be looked through for what may yet happen.
+    alive = lax.cond(
+        happened.any(),
+        lambda: jnp.bool_(True),
+        lambda: _may_happen(begun, selected, start, now, due, heard),
+    )
     seen = Seen(
         alive=alive,
         pc=pc,
@@ -103,6 +102,36 @@ def step(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Seen]:
         moves=moves,
     )
     return state, seen
+
+
+def _may_happen(
+    begun: Live,
+    selected: Live,
+    start: Live,
+    now: jax.Array,
+    due: PerPE,
+    heard: PerPE,
+) -> jax.Array:
+    """Whether anything but issues and moves happened, or is still to come: `bool[]`.
+
+    Args:
+      begun: the machine when the cycle began.
+      selected: once its tasks were selected.
+      start: once wavelets had arrived.
+      now: the cycle.
+      due, heard: as in `Seen`.
+    """
+    threads = begun.threads
+    # What waits for a cycle that is known counts as alive. Else a run would end in the middle of
+    # scalar code of 500 cycles, in which nothing else happens.
+    sets_up = (threads.on & (threads.wake > now)).any()
+    # While a synchronous operation is on the datapath, `wake` is no cycle but its drain.
+    waits = (begun.wake > now) & ~threads.on[0]
+    # What arrives in this cycle counts as having been in flight: an arrival is an event.
+    alive = sets_up | waits | router.flying(begun)
+    # A selected task counts, though its first instruction is dispatched only after the switch.
+    alive |= (selected.pc != IDLE) & (start.pc == IDLE)
+    return (alive | due | (heard >= 0)).any()
 
 
 def _decide(tables: Tables, before: Live, heads: Heads, start: Live) -> Moves:

@@ -1,6 +1,7 @@
 """A cycle of every datapath: which thread it serves, and what moves in and out of its queues."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -70,8 +71,9 @@ def issue(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Issues]:
     # first when they come.
     issued = Rows(ready)
     if shape.threads > 1:
-        rivals = [turns.as_set(ready)] * shape.threads
-        issued = turns.first(ready, rivals, threads.ahead)
+        both = itertools.combinations(range(shape.threads), 2)
+        pairs = {(one, other): ready[one] & ready[other] for one, other in both}
+        issued = turns.settled(ready, pairs, threads.ahead)
     wavelets = where(issued, Rows(moved), jnp.int8(0))
     issued, wavelets = materialize(tables.on, issued, wavelets)
     left = threads.left - wavelets.astype(jnp.int32)

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from emu.wse.fabric.cycles import fields
 from emu.wse.fabric.cycles.machine import IDLE, Live, Queues, Threads
@@ -94,6 +95,19 @@ def dispatch(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
     Returns:
       the state, and `bool[PEs]`: who did.
     """
+    shape = tables.shape
+    may = (state.pc >= 0) & ~state.threads.on[0] & (state.wake <= now)
+
+    def nobody(state: Live) -> tuple[Live, PerPE]:
+        return state, jnp.zeros(shape.pes, bool)
+
+    def some(state: Live) -> tuple[Live, PerPE]:
+        return _dispatch(tables, state, now)
+
+    return lax.cond(may.any(), some, nobody, state)
+
+
+def _dispatch(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
     shape = tables.shape
     # Idle threads look up instruction 0, of which nothing is used.
     at = jnp.maximum(state.pc, 0)

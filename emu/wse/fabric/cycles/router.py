@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import operator
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -70,21 +69,24 @@ class Moves:
 # --- arrivals ---
 
 
-def arrive(state: Live) -> tuple[Live, PerPE, Rows]:
+def arrive(state: Live) -> tuple[Live, Rows]:
     """Wavelets in flight come a cycle nearer; those that arrive are counted in their queue.
 
     Returns:
-      the state, where anything was in flight, and what arrived in each channel.
+      the state, and what arrived in each channel.
     """
-    channels = state.channels
-    inputs = state.inputs
-    # What arrives now counts as having been in flight: an arrival is an event.
-    flying = channels.flying.differs(0).any() | inputs.flying.differs(0).any()
-    came = channels.flying & 1
-    state = dataclasses.replace(
-        state, channels=_nearer(channels), inputs=_nearer(inputs)
-    )
-    return state, flying, came
+    came = state.channels.flying & 1
+    channels = _nearer(state.channels)
+    inputs = _nearer(state.inputs)
+    return dataclasses.replace(state, channels=channels, inputs=inputs), came
+
+
+def flying(state: Live) -> PerPE:
+    """Where any wavelet is on a link or a ramp."""
+    if not len(state.inputs.flying):
+        return jnp.zeros_like(state.pc, bool)
+    channels, inputs = state.channels.flying, state.inputs.flying
+    return channels.differs(0).any() | inputs.differs(0).any()
 
 
 def _nearer(queues: Queues[Rows]) -> Queues[Rows]:
@@ -216,25 +218,14 @@ def forward(tables: Tables, state: Live, heads: Heads, inputs_held: Rows) -> Row
         wants.append(can)
     if not shape.link_pairs:
         return Rows(wants)
-    # Every color's rivals are made of all colors' wishes: fused, each would work them all out again.
     known = materialize(tables.on, *wants)
-    rivals = unfused(tables.on, functools.partial(_rivals, shape), heads.send, known)
-    return turns.first(known, rivals, state.link_ahead)
-
-
-def _rivals(shape: Shape, send: Rows, wants: Sequence[PerPE]) -> list[PerPE]:
-    """For each color the set of those that want to leave where it does.
-
-    Colors compete where their heads have any direction in common, the ramp included.
-    """
-    dtype = turns.mask_dtype(shape.colors)
-    rivals = [jnp.zeros(shape.pes, dtype)] * shape.colors
-    for one, other in shape.link_pairs:
-        meet = wants[one] & wants[other] & ((send[one] & send[other]) != 0)
-        bit = meet.astype(dtype)
-        rivals[one] = rivals[one] | bit << other
-        rivals[other] = rivals[other] | bit << one
-    return rivals
+    # Colors compete where their heads have any direction in common, the ramp included.
+    send = heads.send
+    pairs = {
+        (one, other): known[one] & known[other] & ((send[one] & send[other]) != 0)
+        for one, other in shape.link_pairs
+    }
+    return turns.settled(known, pairs, state.link_ahead)
 
 
 def _room(tables: Tables, heads: Heads, inputs_held: Rows) -> dict[int, ByColor]:
@@ -270,9 +261,8 @@ def leave_queues(tables: Tables, state: Live) -> Rows:
         wants.append(waits & room)
     if not shape.ramp_pairs:
         return Rows(wants)
-    # A PE has one ramp, which all of them want.
-    rivals = [turns.as_set(wants)] * shape.colors
-    return turns.first(wants, rivals, state.ramp_ahead)
+    pairs = {(one, other): wants[one] & wants[other] for one, other in shape.ramp_pairs}
+    return turns.settled(wants, pairs, state.ramp_ahead)
 
 
 def turns_taken(shape: Shape, heads: Heads, forwarded: Rows) -> Rows:
@@ -503,6 +493,7 @@ __all__ = [
     "arrive",
     "crossed",
     "first_clash",
+    "flying",
     "forward",
     "heads",
     "leave_queues",

@@ -92,7 +92,7 @@ def _chunk(
             counters = profile.count(shape, counters, seen, now)
         return Progress(
             now=now + 1,
-            last=jnp.where(seen.alive.any(), now, at.last),
+            last=jnp.where(seen.alive, now, at.last),
             begin=at.begin,
             state=state,
             log=write(shape, at.log, places, seen, now, now - at.begin),

@@ -11,9 +11,11 @@ colors 0, 1 and 2, which nobody has served yet, color 2 lets 0 and 1 go first, 0
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import jax.numpy as jnp
+from jax import lax
 
 from emu.annotations import DType
 from emu.wse.fabric.cycles.rows import PerPE, Rows
@@ -42,7 +44,11 @@ def as_set(flags: Sequence[PerPE]) -> PerPE:
     return functools.reduce(operator.or_, bits)
 
 
-def first(wants: Sequence[PerPE], rivals: Sequence[PerPE], ahead: Rows) -> Rows:
+Pairs: TypeAlias = Mapping[tuple[int, int], PerPE]
+"""Where two of them want the same, by their numbers."""
+
+
+def settled(wants: Sequence[PerPE], pairs: Pairs, ahead: Rows) -> Rows:
     """Those that want and whom no rival goes before.
 
     It is who wants that counts, not who wins. Say red meets blue and blue meets green, last served
@@ -51,11 +57,23 @@ def first(wants: Sequence[PerPE], rivals: Sequence[PerPE], ahead: Rows) -> Rows:
 
     Args:
       wants: who does.
-      rivals: for each the set of those that want the same.
+      pairs: who meets.
       ahead: for each the set of those that go before it.
     """
-    rows = zip(wants, rivals, ahead, strict=True)
-    return Rows(want & ((rival & before) == 0) for want, rival, before in rows)
+
+    def first() -> list[PerPE]:
+        dtype = mask_dtype(len(wants))
+        rivals = [jnp.zeros_like(before) for before in ahead]
+        for (one, other), meet in pairs.items():
+            bit = meet.astype(dtype)
+            rivals[one] = rivals[one] | bit << other
+            rivals[other] = rivals[other] | bit << one
+        rows = zip(wants, rivals, ahead, strict=True)
+        return [want & ((rival & before) == 0) for want, rival, before in rows]
+
+    # In most cycles nobody meets anybody, which one look at all pairs tells.
+    anywhere = functools.reduce(operator.or_, pairs.values())
+    return Rows(lax.cond(anywhere.any(), first, lambda: list(wants)))
 
 
 def after(ahead: Rows, served: PerPE) -> Rows:
@@ -75,4 +93,4 @@ def _lower(number: int) -> int:
     return (1 << number) - 1
 
 
-__all__ = ["after", "as_set", "first", "in_order", "mask_dtype"]
+__all__ = ["after", "as_set", "in_order", "mask_dtype", "settled"]
