@@ -96,6 +96,7 @@ def dispatch(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
       the state, and `bool[PEs]`: who did.
     """
     shape = tables.shape
+    # In most cycles of long operations nobody does, and then no instruction need be looked up.
     may = (state.pc >= 0) & ~state.threads.on[0] & (state.wake <= now)
 
     def nobody(state: Live) -> tuple[Live, PerPE]:
@@ -108,6 +109,7 @@ def dispatch(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
 
 
 def _dispatch(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
+    """`dispatch` in a cycle in which some main thread may."""
     shape = tables.shape
     # Idle threads look up instruction 0, of which nothing is used.
     at = jnp.maximum(state.pc, 0)

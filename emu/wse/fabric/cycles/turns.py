@@ -30,11 +30,9 @@ def mask_dtype(count: int) -> DType:
 
 
 def in_order(count: int, pes: int) -> Rows:
-    """The sets of those that go first where nobody was served yet: all of lower numbers."""
+    """The sets of those that go first where nobody was served: all of lower numbers."""
     dtype = mask_dtype(count)
-    return Rows(
-        jnp.full(pes, _lower(number), dtype) for number in range(count if count else 0)
-    )
+    return Rows(jnp.full(pes, _lower(number), dtype) for number in range(count))
 
 
 def as_set(flags: Sequence[PerPE]) -> PerPE:
