@@ -276,6 +276,24 @@ class Program:
             self._traced[key] = equal_bodies.shared(traced)
         return self._traced[key], arguments
 
+    def on_mesh(self, args: tuple[Any, ...]) -> list[np.ndarray]:
+        """What every core holds of each leaf of the arguments, `[*mesh, *shape]`.
+
+        Dimensions of the mesh over which a leaf is not split are 1.
+        """
+        checks.check_count(args, self.in_specs)
+        found: list[np.ndarray] = []
+        for number, (spec, arg) in enumerate(zip(self.in_specs, args, strict=True)):
+            specs = _argument_specs(f"argument {number}", spec, arg)
+            leaves = jax.tree.leaves(_unwrap(arg))
+            for leaf, of_leaf in zip(leaves, specs, strict=True):
+                found.append(self._known(leaf, of_leaf))
+        return found
+
+    def results_tree(self, args: tuple[Any, ...]) -> Any:
+        """The tree of the kernel's results for arguments of these shapes."""
+        return jax.tree.structure(jax.eval_shape(self.batched, *_unwrap(args)))
+
     @functools.cached_property
     def _traced(self) -> dict[Any, jx.Body]:
         return {}

@@ -14,6 +14,7 @@ from emu.wse.datasheets.sheet import ENGINE, SILICON, SIMULATOR, WaferSheet, at_
 
 WSE3 = WaferSheet(
     name="WSE-3",
+    reassigns_queues=True,
     clock_hz=Quantity(
         1_100_000_000,
         "derived",

@@ -34,6 +34,7 @@ class WaferSheet(Sheet):
       ramp_cycles: between a PE and its router, each way.
       router_queue_words: wavelets of one colour that a router holds.
       input_queue_words, output_queue_words: the same of a PE's queues, by queue id.
+      reassigns_queues: whether a queue that has run empty may be given to another colour.
       colors: routes that a program may use at a router.
       send_words: wavelets that a memory-to-fabric operation issues in one cycle.
       vector_setup_cycles: from a vector operation's dispatch to its first element.
@@ -65,6 +66,7 @@ class WaferSheet(Sheet):
       constants: what the numbers were measured on, where simulator and silicon differ.
     """
 
+    reassigns_queues: bool = False
     core: str = "PE"
     home: str = "sram"
     tick_hz: int | None = None

@@ -219,6 +219,8 @@ class Code:
       cycles: how long it takes, 1 or more.
       what: its name in reports.
       dst, function, sources: `dst = function(*sources)` on arrays `[PEs, elements]`, or nothing.
+      by_pe: the function is given the PEs too, as flat indices, in front of the sources.
+      first: what is done before it within its cycles; their own cycles do not count.
     """
 
     cycles: int
@@ -226,6 +228,8 @@ class Code:
     dst: Memory | None = None
     function: Callable[..., np.ndarray] | None = None
     sources: tuple[Memory, ...] = ()
+    by_pe: bool = False
+    first: tuple["Code", ...] = ()
 
     def __post_init__(self) -> None:
         given.name("code: what", self.what)

@@ -96,12 +96,21 @@ class FabricProgram:
     Args:
       width, height: PEs along x and y.
       code_bytes: SRAM that the code takes in each PE; None takes the datasheet's.
+      reassigns_queues: a queue at a PE's ramp that has run empty is given to another color as the
+        program goes on, which takes no time (`encoding/queues.py`).
     """
 
-    def __init__(self, width: int, height: int = 1, code_bytes: int | None = None):
+    def __init__(
+        self,
+        width: int,
+        height: int = 1,
+        code_bytes: int | None = None,
+        reassigns_queues: bool = False,
+    ):
         self.width = given.whole("fabric program: width", width, 1)
         self.height = given.whole("fabric program: height", height, 1)
         given.whole("fabric program: width x height", width * height, 1, MOST_PES)
+        self.reassigns_queues = reassigns_queues
         self.code_bytes = code_bytes
         if code_bytes is not None:
             self.code_bytes = given.whole("fabric program: code_bytes", code_bytes, 0)
@@ -109,6 +118,7 @@ class FabricProgram:
         self.buffers: dict[str, ops.Buffer] = {}
         self.held: dict[str, np.ndarray] = {}
         self.tasks: dict[str, list[Task]] = {}
+        self._declared: dict[str, np.ndarray] = {}
         self._top = 0
 
     @property
@@ -286,13 +296,15 @@ class FabricProgram:
         _check_wavelet(what, on_wavelet, argument)
         place = self.place(where)
         declared = self.tasks.get(name, [])
-        for other in declared:
-            twice = place & other.place
-            if twice.any():
-                given.refuse(
-                    f"{what} is declared twice on PE {first_of(twice)}, the first time in "
-                    f"{other.where}; give one of them another name, or other PEs"
-                )
+        taken = self._declared.setdefault(name, np.zeros(self.shape, bool))
+        twice = place & taken
+        if twice.any():
+            # Of thousands of parts of one task the one that has this PE is looked for only now.
+            other = next(task for task in declared if (twice & task.place).any())
+            given.refuse(
+                f"{what} is declared twice on PE {first_of(twice & other.place)}, the first time "
+                f"in {other.where}; give one of them another name, or other PEs"
+            )
         if name not in self.tasks and len(self.tasks) == TASKS:
             given.refuse(
                 f"{what} is the {TASKS + 1}th, a PE has {TASKS} tasks; let PEs share names, or "
@@ -309,6 +321,7 @@ class FabricProgram:
             where=caller(),
         )
         declared.append(task)
+        taken |= place
 
     def used_bytes(self) -> np.ndarray:
         """`int64[height, width]`: bytes of buffers, to the last one that each PE holds."""

@@ -60,7 +60,9 @@ def encode(program: FabricProgram, device: Device) -> Encoded:
         checks.check_route(name, color)
     numbers = {name: number for number, name in enumerate(program.tasks)}
     # Tasks are numbered before any is encoded: one may activate another that is declared later.
-    names = Names(program=program, device=device, tasks=numbers, stamps={}, found={})
+    names = Names(
+        program=program, device=device, tasks=numbers, stamps={}, found={}, priced={}
+    )
     made: list[Instruction] = []
     of_tasks: list[tuple[Task, list[Instruction]]] = []
     # A program without tasks keeps one empty row, so that nobody has to ask whether there is one.

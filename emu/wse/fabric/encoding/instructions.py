@@ -72,6 +72,8 @@ class Names:
       program, device: whose.
       tasks, stamps: name to index; stamps are numbered as they are met.
       found: what `places` has worked out, by task.
+      priced: instructions of operations met so far, by task, line and the operation's identity:
+        thousands of sequences of a program may share theirs.
     """
 
     program: FabricProgram
@@ -79,6 +81,7 @@ class Names:
     tasks: dict[str, int]
     stamps: dict[str, int]
     found: dict[int, tuple[np.ndarray, np.ndarray]]
+    priced: "dict[tuple[str, str, int], Instruction]"
 
     def color(self, name: str, task: str, where: str) -> int:
         """Index of a color that `task` uses."""
@@ -123,7 +126,7 @@ def _unknown(
 
 def instructions(names: Names, name: str, task: Task) -> list[Instruction]:
     """The operations of a task as instructions, the last of which ends it."""
-    made = [_instruction(names, op, name, task) for op in task.code]
+    made = [_priced(names, op, name, task) for op in task.code]
     _check_other_tasks(names, made, name, task)
     _check_held(names, name, task)
     if PAUSE in (made[0].kind, made[-1].kind):
@@ -137,6 +140,16 @@ def instructions(names: Names, name: str, task: Task) -> list[Instruction]:
         if instruction.kind == PAUSE:
             made[number] = dataclasses.replace(instruction, last=True)
     return made
+
+
+def _priced(names: Names, op: ops.Op, name: str, task: Task) -> Instruction:
+    """`_instruction`, once for each operation; a switch is checked at each task's PEs."""
+    if isinstance(op, ops.Switch):
+        return _instruction(names, op, name, task)
+    key = name, task.where, id(op)
+    if key not in names.priced:
+        names.priced[key] = _instruction(names, op, name, task)
+    return names.priced[key]
 
 
 def _instruction(names: Names, op: ops.Op, name: str, task: Task) -> Instruction:
@@ -304,10 +317,16 @@ def _check_operand(names: Names, operand: ops.Memory, name: str, task: Task) -> 
         )
 
 
+def _of_all(codes: Iterable[ops.Code]) -> list[ops.Memory]:
+    return [operand for op in codes for operand in _memory(op)]
+
+
 def _memory(op: ops.Op) -> list[ops.Memory]:
     """What an operation touches in memory."""
     match op:
-        case ops.Vector() | ops.Code():
+        case ops.Code():
+            operands = (op.dst, *op.sources, *_of_all(op.first))
+        case ops.Vector():
             operands = (op.dst, *op.sources)
         case ops.Map():
             operands = (op.dst, op.weights, op.x)

@@ -9,7 +9,9 @@ whose queue is FREE get the next one that is, from `FIRST_QUEUE` on:
 
 A WSE-3 can also give a queue that has run empty to another color as a program runs, which a WSE-2
 cannot. What that costs has not been published, so there is no such operation here, and a PE that
-uses more colors than it has queues is refused on both.
+uses more colors than it has queues is refused on both. A program that says `reassigns_queues` is
+taken at its word that it costs nothing: at each PE its colors take the queues from `FIRST_QUEUE` on
+in turn, and words of a color wait there as if the queue were its own.
 """
 
 import dataclasses
@@ -133,8 +135,10 @@ def _side(
         holder[queue][used[color]] = color
     # From the third on by turns; the first two are those that the host's copies take, so last.
     order = [*range(FIRST_QUEUE, len(depths)), *range(min(FIRST_QUEUE, len(depths)))]
+    if program.reassigns_queues:
+        _take_turns(program, device, given, used, number, len(depths))
     for color, queue in enumerate(given):
-        if queue != FREE:
+        if queue != FREE or program.reassigns_queues:
             continue
         left = used[color].copy()
         for candidate in order:
@@ -154,6 +158,26 @@ def _side(
     default = np.array(by_default, np.int64).reshape(-1, 1, 1)
     words = depth_of[np.where(number == NONE, default, number)]
     return Side(side=side, number=number, words=words)
+
+
+def _take_turns(
+    program: FabricProgram,
+    device: Device,
+    given: Sequence[QueueNumber],
+    used: np.ndarray,
+    number: np.ndarray,
+    queues: int,
+) -> None:
+    """Gives each PE's colors that are FREE its queues from `FIRST_QUEUE` on, in turn."""
+    if not device.reassigns_queues:
+        raise LimitExceeded(
+            f"fabric program: {device.name} cannot give a queue to another color as a program "
+            "runs; leave out reassigns_queues"
+        )
+    free = np.array([queue == FREE for queue in given])
+    nth = np.cumsum(used & free[:, None, None], axis=0) - 1
+    turn = FIRST_QUEUE + nth % (queues - FIRST_QUEUE)
+    number[:] = np.where(used & free[:, None, None], turn, number)
 
 
 def _where(uses: list[Use], color: int, at: np.ndarray) -> str:

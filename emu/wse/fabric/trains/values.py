@@ -154,9 +154,11 @@ def _written(encoded: Encoded) -> set[str]:
     """Buffers that some operation writes, or a wavelet that starts a task."""
     written: set[str] = set()
     for instruction in encoded.instructions:
-        destination = getattr(instruction.op, "dst", None)
-        if isinstance(destination, ops.Memory):
-            written.add(destination.buffer)
+        parts = instruction.op.first if isinstance(instruction.op, ops.Code) else ()
+        for op in (instruction.op, *parts):
+            destination = getattr(op, "dst", None)
+            if isinstance(destination, ops.Memory):
+                written.add(destination.buffer)
     for declared in encoded.program.tasks.values():
         for task in declared:
             if task.argument:
@@ -200,10 +202,16 @@ def perform(
 
 
 def _code(sram: Sram, op: ops.Code, pes: SomePEs, where: str) -> None:
+    for before in op.first:
+        _code(sram, before, pes, where)
     if op.dst is None or op.function is None:
         return
     sources = [sram.read(source, pes) for source in op.sources]
-    result = np.asarray(op.function(*sources))
+    if op.by_pe:
+        flat = np.arange(pes.start, pes.stop) if isinstance(pes, slice) else pes
+        result = np.asarray(op.function(flat, *sources))
+    else:
+        result = np.asarray(op.function(*sources))
     wanted = (count_of(pes), op.dst.elements)
     try:
         result = np.broadcast_to(result, wanted)

@@ -39,6 +39,8 @@ class Work:
       takes: `int32[instructions + 1]`, the color that each takes words from, or NONE; the last
         entry is that of NONE itself.
       hears: by task, its parts that wavelets start.
+      alike: `int64[instructions]`, of each the first that is the same operation: PEs that come to
+        it in different sequences do it together.
       queued: `bool[lanes]`, which are to be looked at anyway.
 
     Args:
@@ -83,6 +85,7 @@ class Work:
         inward = [instruction.inward for instruction in encoded.instructions]
         # A lane that is done has come to NONE, -1, and so finds the last entry.
         self.takes = np.array([*inward, NONE], np.int32)
+        self.alike = _alike(encoded)
         self.hears: list[list[Task]] = []
         for declared in encoded.program.tasks.values():
             self.hears.append([task for task in declared if task.color is not None])
@@ -99,7 +102,9 @@ class Work:
             # A main thread that comes to a microthread's operation only hands it over, which takes
             # no words.
             is_microthread = front >= self.pes
-            group = self.sequence.pc[front].astype(np.int64) * 2 + is_microthread
+            code = self.sequence.pc[front].astype(np.int64)
+            code = np.where(code >= 0, self.alike[np.maximum(code, 0)], code)
+            group = code * 2 + is_microthread
             order = np.argsort(group, kind="stable")
             front = front[order]
             cuts = np.flatnonzero(np.diff(group[order])) + 1
@@ -334,6 +339,16 @@ class _Waiting:
 
     def __getitem__(self, which: Mask) -> "_Waiting":
         return _Waiting(self.pe[which], self.code[which], self.color[which])
+
+
+def _alike(encoded: Encoded) -> np.ndarray:
+    """Of each instruction the first with the same operation that ends its task as it does."""
+    first: dict[tuple[int, bool], int] = {}
+    found = np.zeros(max(1, len(encoded.instructions)), np.int64)
+    for number, instruction in enumerate(encoded.instructions):
+        key = id(instruction.op), instruction.last
+        found[number] = first.setdefault(key, number)
+    return found
 
 
 def _width(instruction: Instruction) -> int:

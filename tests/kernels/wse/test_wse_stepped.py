@@ -1,0 +1,161 @@
+"""Kernels of the timeline as fabric programs: the mesh's values, the timeline's cycles, stepped."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from emu import Program
+from emu.errors import LimitExceeded
+from emu.wse import chain_argmax, copy, reduce, sram_tile
+from emu.wse.fabric import ops
+from emu.wse.from_kernel import translated
+from emu.wse.spaces import Sram
+from kernels.wse.decode.blocks import gemv, rms_norm
+from kernels.wse.decode.layer import layer_program
+from kernels.wse.decode.mapping import LayerMap
+from kernels.wse.decode.sums import all_reduce
+from tests.kernels.wse.stepped import DEVICE, layer_data, three_ways
+
+RNG = np.random.default_rng(0)
+
+
+def draw(*shape: int, dtype: str = "float32") -> jnp.ndarray:
+    return jnp.asarray(RNG.standard_normal(shape), dtype)
+
+
+def norm_program(rows: int, cols: int, dtype: str = "float32") -> Program:
+    def kernel(x: Sram, weight: Sram) -> Sram:
+        return rms_norm(x, weight, n=5 * rows, eps=1e-5, dtype=dtype)
+
+    return Program(kernel, {"row": rows, "col": cols}, (("row",), ("row",)))
+
+
+def gemv_program(rows: int, cols: int, axis: str = "row") -> Program:
+    def kernel(x: Sram, weight: Sram) -> Sram:
+        return all_reduce(gemv(weight, x), axis)
+
+    return Program(kernel, {"row": rows, "col": cols}, (("row",), ("row", "col")))
+
+
+@pytest.mark.parametrize("path", ["trains", "cycles"])
+def test_a_norm_three_ways(path: str) -> None:
+    found = three_ways(norm_program(4, 2), draw(4, 5), draw(4, 5), path=path)
+    assert found.same_values
+    assert found.run.cycles == found.timeline_cycles
+    assert found.run.path == path
+
+
+def test_a_gemv_in_16_bits_three_ways() -> None:
+    x, weight = draw(5, 6, dtype="bfloat16"), draw(5, 3, 6, 7, dtype="bfloat16")
+    found = three_ways(gemv_program(5, 3), x, weight)
+    assert found.same_values
+    assert found.run.cycles == found.timeline_cycles
+    expected = np.einsum(
+        "rk,rckn->cn", *(np.asarray(a, np.float64) for a in (x, weight))
+    )
+    np.testing.assert_allclose(found.stepped[0][0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mesh_of_one_axis() -> None:
+    def kernel(x: Sram) -> Sram:
+        return all_reduce(x, "pe", op="max")
+
+    found = three_ways(Program(kernel, {"pe": 6}, (("pe",),)), draw(6, 3))
+    assert found.same_values
+    assert found.run.cycles == found.timeline_cycles
+
+
+def small_layer(rows: int, parts: int, dtype: str = "float32") -> LayerMap:
+    return LayerMap(
+        hidden=8 * rows,
+        ffn=96,
+        heads=4,
+        kv_heads=2,
+        head_dim=8,
+        eps=1e-5,
+        qk_norm=False,
+        context=32,
+        rows=rows,
+        parts=parts,
+        dtype=dtype,
+    )
+
+
+def test_a_whole_layer_three_ways() -> None:
+    layer = small_layer(3, 1)
+    found = three_ways(layer_program(layer), *layer_data(layer, pos=10, gap=2))
+    assert found.same_values
+    assert found.run.cycles == found.timeline_cycles
+    assert found.run.path == "cycles"  # it walks in, by a microthread
+
+
+def test_calls_of_one_collective_share_their_colors() -> None:
+    layer = small_layer(3, 1)
+    fabric = translated(layer_program(layer), DEVICE, *layer_data(layer, 10, 2))
+    # Of sums along columns of PEs to the middle one and to the first, of those along rows, and the
+    # walk's.
+    assert set(fabric.program.colors) == {
+        *(
+            "walk",
+            "reduce row 0 0",
+            "reduce row 0 1",
+            "multicast row 0 ",
+            "multicast row 0 -",
+        ),
+        *("reduce row 1 0", "reduce row 1 1", "multicast row 1 "),
+        *("reduce col 0 0", "multicast col 0 "),
+    }
+
+
+def test_a_collective_without_a_fabric_program_is_refused_by_name() -> None:
+    def kernel(top: Sram, token: Sram) -> Sram:
+        _, token = chain_argmax(top, token, top, token, axis="col")
+        return token
+
+    program = Program(kernel, {"col": 4}, (("col",), ("col",)))
+    args = draw(4, 1), jnp.zeros((4, 1), jnp.int32)
+    with pytest.raises(
+        LimitExceeded, match=r"wse.chain_argmax: no fabric program.*\.py:\d"
+    ):
+        translated(program, DEVICE, *args)
+
+
+def test_a_collective_into_another_tile_is_refused() -> None:
+    def kernel(x: Sram) -> Sram:
+        return reduce(sram_tile(shape=x.shape, dtype="float32"), x, axis="col")
+
+    with pytest.raises(
+        LimitExceeded, match=r"wse.reduce: its result is in another tile"
+    ):
+        translated(Program(kernel, {"col": 4}, (("col",),)), DEVICE, draw(4, 3))
+
+
+def test_arithmetic_that_is_no_instruction_is_refused_with_its_line() -> None:
+    def kernel(x: Sram) -> Sram:
+        return copy(sram_tile(shape=x.shape, dtype="float32"), x + 1)
+
+    with pytest.raises(LimitExceeded, match=r"add: is no instruction.*\.py:\d"):
+        translated(Program(kernel, {"col": 2}, (("col",),)), DEVICE, draw(2, 3))
+
+
+def test_a_tile_that_is_gone_leaves_its_room_to_another() -> None:
+    def kernel(x: Sram) -> Sram:
+        for _ in range(5):
+            x = copy(sram_tile(shape=x.shape, dtype="float32"), x)
+        return x
+
+    fabric = translated(Program(kernel, {"col": 2}, (("col",),)), DEVICE, draw(2, 3))
+    assert list(fabric.program.buffers) == ["given 0", "tile 0", "tile 1"]
+    (task,) = fabric.program.tasks["kernel"]
+    assert all(isinstance(op, ops.Code) for op in task.code) and len(task.code) == 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "rows, parts, dtype", [(4, 2, "float32"), (8, 4, "bfloat16")], ids=str
+)
+def test_layers_of_short_lines_three_ways(rows: int, parts: int, dtype: str) -> None:
+    layer = small_layer(rows, parts, dtype)
+    found = three_ways(layer_program(layer), *layer_data(layer, pos=21, gap=3))
+    assert found.same_values
+    assert found.run.cycles == found.timeline_cycles
