@@ -1,74 +1,46 @@
-"""The link between the two machines: EFA out of the chips, Ethernet into the wafer.
+"""The link between the two machines: EFA out of the chips, Ethernet into the wafers.
 
-Each chip's NIC sends its messages in order; all of them share the wafer's ingress. A message is
-complete when its last byte is counted in, not when its last packet was sent: EFA does not order
-packets. Two machines' clocks meet here, so times are exact fractions of a second.
+Each chip's NIC sends its messages in order; all of them share the links at a wafer's edge, through
+which a message goes in parts. A message is complete when its last byte is counted in, not when its
+last packet was sent: EFA does not order packets. Two machines' clocks meet here, so times are exact
+fractions of a second.
 """
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
+import heapq
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
+from typing import TypeAlias
 
-from emu.datasheet import Device, Quantity, Sheet
+from emu.datasheet import Device
+from emu.link_clock import Resources, Unit
 
-_EFA = "aws-neuron-sdk 2.32 neuron-runtime/explore/internode-collective-comm.rst"
-_MOONCAKE = (
-    "Mooncake transfer engine documentation at 3b5a594, p5en 16x200G, EFA writes"
-)
+Port: TypeAlias = tuple[int, int]
+"""A link at a wafer's edge: which wafer, and which of its links."""
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LinkSheet(Sheet):
-    """One direction of the hand-off link."""
-
-    core: str = "link"
-    home: str = "hbm"
-    tick_hz: int | None = None
-    engines: Mapping[str, str | None] = dataclasses.field(
-        default_factory=dict[str, str | None]
-    )
-    capacity: Mapping[str, str | None] = dataclasses.field(
-        default_factory=dict[str, str | None]
-    )
-
-    latency_s: Quantity
-    nic_bytes_per_s: Quantity
-    nic_operations_per_s: Quantity
-    operation_bytes: Quantity
-    ingress_bytes_per_s: Quantity
+MODES = ("push", "pull")
 
 
-EFA = LinkSheet(
-    name="EFA",
-    latency_s=Quantity(
-        15e-6,
-        "published",
-        f"{_EFA}: 15 us HBM to HBM on Trn2's EFAv3; none published for Trn3",
-    ),
-    nic_bytes_per_s=Quantity(
-        22.8e9,
-        "derived",
-        f"200 Gbps a chip (trn3-arch.rst) times 365/400 reached ({_MOONCAKE}); best seen 97.5 %",
-        24.4e9,
-        18.9e9,
-    ),
-    nic_operations_per_s=Quantity(
-        92_000, "derived", f"{_MOONCAKE}: min(1.47 M/s x block, 365 GB/s) over 16 NICs"
-    ),
-    operation_bytes=Quantity(
-        1 << 20,
-        "assumed",
-        "blocks coalesced to the size at which the line saturates",
-        2 << 20,
-        256 << 10,
-    ),
-    ingress_bytes_per_s=Quantity(
-        150e9,
-        "published",
-        "CS-3: 12 x 100 GbE; a ceiling, the path into SRAM is undocumented",
-    ),
-)
+Streams: TypeAlias = Mapping[int, Fraction]
+"""Of the streams behind a link that take part: for how long each is busy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """The part of a message that goes through one link at a wafer's edge.
+
+    Attributes:
+      port: which link.
+      nbytes: how many.
+      line_s: what they take on the link.
+      streams: what they take on the wafer's routers behind it, which pass them on as they come.
+    """
+
+    port: Port
+    nbytes: int
+    line_s: Fraction = Fraction(0)
+    streams: Streams = dataclasses.field(default_factory=dict[int, Fraction])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +51,35 @@ class Message:
       ready_s: when they stand in the chip's HBM.
       chip: which NIC sends them.
       nbytes: how many.
+      operations: writes that they are sent by.
+      entries: where they enter wafers, each link once.
+      gather_s: what the chip takes to bring them into order, as they are sent.
+      tail_s: from the last byte at the edge to its place on the wafer.
     """
 
     ready_s: Fraction
     chip: int
     nbytes: int
+    operations: int
+    entries: tuple[Entry, ...]
+    gather_s: Fraction = Fraction(0)
+    tail_s: Fraction = Fraction(0)
+
+    def __post_init__(self) -> None:
+        if self.nbytes < 1:
+            raise ValueError(
+                f"a message of {self.nbytes} bytes from chip {self.chip}, at least 1"
+            )
+        if self.operations < 1:
+            raise ValueError(
+                f"a message of {self.operations} operations from chip {self.chip}, at least 1"
+            )
+        entered = sum(entry.nbytes for entry in self.entries)
+        if entered != self.nbytes:
+            raise ValueError(
+                f"{entered} bytes of a message from chip {self.chip} enter wafers, must be all "
+                f"{self.nbytes}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +88,9 @@ class Transfer:
 
     Attributes:
       nbytes, operations: sums.
-      started_s, finished_s: first byte out, last byte counted in.
+      started_s, finished_s: first byte out, last byte in its place.
       arrived_s: when each message was complete, in the order given.
+      alone_s: by resource, what its busiest part takes for its own share of it all.
     """
 
     nbytes: int
@@ -101,63 +98,167 @@ class Transfer:
     started_s: Fraction
     finished_s: Fraction
     arrived_s: list[Fraction]
+    alone_s: Mapping[str, Fraction]
+
+    @property
+    def bound(self) -> str:
+        """The resource that takes longest by itself."""
+        return max(self.alone_s, key=lambda name: self.alone_s[name])
 
 
-def send(link: Device, messages: Sequence[Message]) -> Transfer:
-    """Sends messages in the order in which they are ready; cut-through, first come first served.
+def send(
+    link: Device,
+    messages: Sequence[Message],
+    *,
+    mode: str = "push",
+    is_cold: bool = False,
+) -> Transfer:
+    """Sends each chip's messages as they are ready; cut-through, first come first served.
 
     A NIC is busy `max(bytes / rate, operations / operation rate)`: the operation-rate law measured
-    on EFA.
+    on EFA; or longer, where bringing bytes into order takes longer.
 
     Example: of the nominal `EFA`, 1 MiB in one operation from one chip takes 46.0 us to leave at
-    22.8 GB/s, and is complete 15 us later. From each of eight chips at once, 182.4 GB/s want to
-    come in and 150 GB/s can: the last is complete after 55.9 us and the same 15 us.
+    22.8 GB/s, and is complete 15 us later. From each of sixteen chips at once, 364.8 GB/s want to
+    come in and twelve links of 12.5 GB/s let 150 in: the last is complete after 111.8 us and the
+    same 15 us.
+
+    Args:
+      link: an `EFA` under one band.
+      messages: in any order.
+      mode: `"push"`, chips write; `"pull"`, the wafers' side reads, whose requests travel first.
+      is_cold: whether each NIC's first operation has to set up its connections.
 
     Raises:
-      ValueError: no messages, or one without bytes.
+      ValueError: no messages, or another mode.
     """
     if not messages:
         raise ValueError("no messages to send")
-    for message in messages:
-        if message.nbytes < 1:
-            raise ValueError(
-                f"a message of {message.nbytes} bytes from chip {message.chip}, at least 1"
-            )
-    # A float is a fraction exactly, so nothing is rounded from here on: messages that are ready at
-    # the same time compare equal, and no order hangs on a last bit.
-    nic_rate = Fraction(link.nic_bytes_per_s)
-    operation_rate = Fraction(link.nic_operations_per_s)
-    ingress_rate = Fraction(link.ingress_bytes_per_s)
-    latency_s = Fraction(link.latency_s)
-
-    def turn(number: int) -> tuple[Fraction, int]:
-        return messages[number].ready_s, messages[number].chip
-
-    never_used = Fraction(0)
-    nic_free: dict[int, Fraction] = {}
-    ingress_free = never_used
-    started: list[Fraction] = []
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}, must be one of {', '.join(MODES)}")
+    pace = _Pace.of(link, mode, is_cold)
+    times = _times(messages, pace)
+    unit, resources = Unit(times), Resources()
+    count = unit.count
+    queues = _by_chip(messages)
+    # When each chip's next message starts: whatever the wafers' links do, so that messages enter in
+    # the order of their starts.
+    starts: list[tuple[int, int]] = []
+    before = count(pace.request_s) + count(pace.first_s)
+    for chip, queue in queues.items():
+        heapq.heappush(starts, (count(messages[queue[0]].ready_s) + before, chip))
+    first_start = starts[0][0]
     arrived = [Fraction(0)] * len(messages)
-    operations = 0
-    for number in sorted(range(len(messages)), key=turn):
+    while starts:
+        start, chip = heapq.heappop(starts)
+        number = queues[chip].popleft()
         message = messages[number]
-        count = math.ceil(message.nbytes / link.operation_bytes)
-        start = max(message.ready_s, nic_free.get(message.chip, never_used))
-        # The size of an operation decides which holds: 92,000 a second of 1 MiB would be 96 GB/s,
-        # far over the line's 22.8; of 64 KiB they are 6.0 GB/s.
-        sent = start + max(message.nbytes / nic_rate, count / operation_rate)
-        nic_free[message.chip] = sent
-        # Cut-through: the wafer counts bytes in from the moment at which the NIC begins to send.
-        ingress_free = max(start, ingress_free) + message.nbytes / ingress_rate
-        # Complete once the slower of the two is through: of 1 MiB alone the NIC, 46.0 us, not the
-        # ingress, 7.0 us.
-        arrived[number] = max(sent, ingress_free) + latency_s
-        started.append(start)
-        operations += count
+        taken = [count(each) for each in pace.sending(message)]
+        sent = start + max(taken)
+        for name, each in zip(_OF_CHIPS, taken, strict=True):
+            resources.note(name, (chip,), each)
+        if queues[chip]:
+            ready = count(messages[queues[chip][0]].ready_s + pace.request_s)
+            heapq.heappush(starts, (max(ready, sent), chip))
+        # Complete once the slowest is through: of 1 MiB alone the NIC, 46.0 us, not twelve links,
+        # 7.0 us.
+        done = max(sent, *_entered(message, start, unit, resources))
+        arrived[number] = unit.seconds(done) + pace.latency_s + message.tail_s
     return Transfer(
         nbytes=sum(message.nbytes for message in messages),
-        operations=operations,
-        started_s=min(started),
+        operations=sum(message.operations for message in messages),
+        started_s=unit.seconds(first_start),
         finished_s=max(arrived),
         arrived_s=arrived,
+        alone_s=resources.longest(unit),
     )
+
+
+_OF_CHIPS = "NIC's bytes", "NIC's operations", "chip's gathering"
+_LINKS, _FABRIC = "wafer's links", "wafer's fabric"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pace:
+    """A link's numbers as fractions, which floats are exactly: nothing is rounded from there on.
+
+    Messages that are ready at the same time compare equal, and no order hangs on a last bit.
+
+    Attributes:
+      bytes_per_s, operations_per_s: of a NIC.
+      latency_s: from memory to memory.
+      request_s: until a read's request is there.
+      first_s: what a NIC's first operation takes longer.
+    """
+
+    bytes_per_s: Fraction
+    operations_per_s: Fraction
+    latency_s: Fraction
+    request_s: Fraction
+    first_s: Fraction
+
+    @classmethod
+    def of(cls, link: Device, mode: str, is_cold: bool) -> "_Pace":
+        rate, latency_s = Fraction(link.nic_bytes_per_s), Fraction(link.latency_s)
+        request_s = Fraction(0)
+        if mode == "pull":
+            rate *= Fraction(link.read_share)
+            request_s = latency_s
+        first_s = Fraction(link.first_submit_s) if is_cold else Fraction(0)
+        operations_per_s = Fraction(link.nic_operations_per_s)
+        return cls(rate, operations_per_s, latency_s, request_s, first_s)
+
+    def sending(self, message: Message) -> tuple[Fraction, Fraction, Fraction]:
+        """What bytes, operations and gathering take a chip; the longest of them holds.
+
+        The size of an operation decides which: 92,000 a second of 1 MiB would be 96 GB/s, far over
+        the line's 22.8; of 64 KiB they are 6.0 GB/s.
+        """
+        return (
+            message.nbytes / self.bytes_per_s,
+            message.operations / self.operations_per_s,
+            message.gather_s,
+        )
+
+
+def _times(messages: Sequence[Message], pace: _Pace) -> Iterator[Fraction]:
+    """All times that a transfer is made of."""
+    yield from (pace.request_s, pace.first_s, 1 / pace.bytes_per_s)
+    yield 1 / pace.operations_per_s
+    for message in messages:
+        yield from (message.ready_s, message.gather_s)
+        for entry in message.entries:
+            yield from (entry.line_s, *entry.streams.values())
+
+
+def _entered(
+    message: Message, start: int, unit: Unit, resources: Resources
+) -> Iterator[int]:
+    """When each link, and each stream behind it, has passed on a message's bytes.
+
+    Cut-through: the wafer counts bytes in from the moment at which the NIC begins to send.
+    """
+    for entry in message.entries:
+        yield resources.take(_LINKS, entry.port, start, unit.count(entry.line_s))
+        for stream, taken_s in entry.streams.items():
+            part = (*entry.port, stream)
+            yield resources.take(_FABRIC, part, start, unit.count(taken_s))
+
+
+def _by_chip(messages: Sequence[Message]) -> dict[int, deque[int]]:
+    """Numbers of each chip's messages, in the order in which they are ready."""
+    queues: dict[int, deque[int]] = {}
+    for number in sorted(range(len(messages)), key=lambda i: messages[i].ready_s):
+        queues.setdefault(messages[number].chip, deque()).append(number)
+    return queues
+
+
+__all__ = [
+    "MODES",
+    "Entry",
+    "Message",
+    "Port",
+    "Streams",
+    "Transfer",
+    "send",
+]

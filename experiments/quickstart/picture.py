@@ -66,15 +66,16 @@ def _whole(ax: Axes, run: Run, prefill: Reading, step: Trace) -> None:
     tick_s = 1 / TRN3.at().tick_hz
     cycle_s = 1 / WSE3.at().clock_hz
     begin = run.clock.ttft_s("nominal")
-    handed = run.clock.handoff["nominal"].transfer
+    handed = run.clock.handoff["nominal"]
+    assert handed.transfer is not None
     end = begin + step.cycles * cycle_s
     edges = np.linspace(0, end, BINS + 1)
     shares: dict[str, np.ndarray] = {}
     ticks = edges / tick_s
     for engine in _engines(prefill.events):
         shares[f"trn {engine}"] = busy_share(prefill.events, engine, ticks)
-    ends_after = edges[1:] > float(handed.started_s)
-    begins_before = edges[:-1] < float(handed.finished_s)
+    ends_after = edges[1:] > float(handed.transfer.started_s)
+    begins_before = edges[:-1] < handed.finished_s
     shares[LINK] = (ends_after & begins_before).astype(float)
     cycles = (edges - begin) / cycle_s
     for engine in _engines(step.events):

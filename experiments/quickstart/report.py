@@ -100,8 +100,8 @@ def _prefill(run: Run) -> Figures:
 def _handoff(run: Run) -> Figures:
     clock = run.clock
     return {
-        "bytes": clock.handoff["nominal"].transfer.nbytes,
-        "operations": clock.handoff["nominal"].transfer.operations,
+        "bytes": clock.handoff["nominal"].nbytes,
+        "operations": clock.handoff["nominal"].operations,
         "stream": "layer",
         "time_s": banded(lambda band: clock.handoff[band].time_s),
         "exposed_s": banded(lambda band: clock.handoff[band].exposed_s),

@@ -5,9 +5,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from emu import BANDS, Device
+from emu import BANDS
 from emu.annotations import DType
-from emu.interconnect import EFA
 from emu.report.bands import Bound, banded, bound
 from emu.trainium.datasheets import TRN3, System, on_system, with_cores
 from emu.wse.datasheets.datasheet import WSE3
@@ -16,7 +15,8 @@ from models.attention_pattern import Attention
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.machines.decode import Decoder, StepReading
-from models.machines.handoff import Handoff, handoff
+from models.machines.handoff import Handoff, Source, Way, handoff, landings
+from models.machines.handoff.fields import as_format
 from models.machines.precisions import prefilled_as
 from models.machines.prefill import Prefill, PrefillReading
 from models.plain.held import held_weights
@@ -219,16 +219,17 @@ class Disaggregated:
 
     def handoff(self, reading: PrefillReading, band: str, stream: str) -> Handoff:
         """The hand-off of this prompt's cache after a prefill read under `band`."""
-        link: Device = EFA.at(band)
-        return handoff(
-            self.config,
-            link,
-            held=self.prefill.held,
-            dtype=self.prefill_precision.cache,
+        source = Source(
+            positions=self.prefill.where.positions(),
+            tokens=self.tokens,
+            stored=as_format(self.prefill_precision.cache),
             layer_done_s=reading.layer_done_s,
             prefill_s=reading.clock.seconds,
-            stream=stream,
+            cores=self.prefill.cores,
+            chip=self.chip,
         )
+        regions = landings(self.decoder.plan)
+        return handoff(source, regions, way=Way(stream=stream), band=band)
 
 
 def spread(first: int, count: int) -> list[int]:

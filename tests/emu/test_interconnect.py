@@ -1,7 +1,7 @@
 """The hand-off link: every law by hand on a made-up link, in exact fractions of a second.
 
 The link carries 10 bytes/s a NIC, 4 operations/s of at most 5 bytes each, 25 bytes/s into the
-wafer, and everything arrives 1/8 s later.
+wafer's one port, and everything arrives 1/8 s later.
 """
 
 import dataclasses
@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emu import BANDS, Quantity
-from emu.interconnect import EFA, Message, send
+from emu.efa import EFA
+from emu.interconnect import Entry, Message, send
 
 LAW = settings(max_examples=50, derandomize=True, deadline=None)
 
@@ -28,22 +29,28 @@ SHEET = dataclasses.replace(
         nic_bytes_per_s=10,
         nic_operations_per_s=4,
         operation_bytes=5,
-        ingress_bytes_per_s=25,
+        read_share=0.5,
+        first_submit_s=7,
     ),
 )
 LINK = SHEET.at()
-
-
-def arrivals(*messages, link=LINK):
-    return send(link, [Message(F(t), chip, n) for t, chip, n in messages]).arrived_s
-
-
 LATENCY = F(1, 8)
+
+
+def message(t, chip, n, rate=25, **more):
+    """Through port 0 of wafer 0, in operations of 5 bytes."""
+    entry = Entry((0, 0), n, F(n, rate))
+    return Message(F(t), chip, n, -(-n // 5), (entry,), **more)
+
+
+def arrivals(*messages, link=LINK, rate=25, **how):
+    sent = [message(t, chip, n, rate) for t, chip, n in messages]
+    return send(link, sent, **how).arrived_s
 
 
 def test_one_message_is_bound_by_its_nic():
     """100 bytes in 20 operations: 10 s of bytes, 5 s of operations, 4 s of ingress."""
-    transfer = send(LINK, [Message(F(3), 0, 100)])
+    transfer = send(LINK, [message(3, 0, 100)])
     assert transfer.arrived_s == [3 + 10 + LATENCY]
     assert (transfer.nbytes, transfer.operations) == (100, 20)
     assert (transfer.started_s, transfer.finished_s) == (3, 13 + LATENCY)
@@ -76,8 +83,7 @@ def test_order_is_by_readiness_then_chip():
     assert arrivals((5, 0, 20), (0, 0, 10)) == [7 + LATENCY, 1 + LATENCY]
     first, second = arrivals((0, 1, 1000), (0, 0, 1000))
     assert first == second == 100 + LATENCY
-    narrow = dataclasses.replace(SHEET, **made_up(ingress_bytes_per_s=1)).at()
-    assert arrivals((0, 1, 10), (0, 0, 10), link=narrow) == [20 + LATENCY, 10 + LATENCY]
+    assert arrivals((0, 1, 10), (0, 0, 10), rate=1) == [20 + LATENCY, 10 + LATENCY]
 
 
 def test_times_are_exact():
@@ -90,6 +96,67 @@ def test_nothing_to_send():
         send(LINK, [])
     with pytest.raises(ValueError, match="0 bytes from chip 3"):
         arrivals((0, 3, 0))
+    with pytest.raises(ValueError, match="0 operations from chip 3"):
+        Message(F(0), 3, 1, 0, ())
+    with pytest.raises(ValueError, match="7 bytes of a message .* must be all 8"):
+        Message(F(0), 3, 8, 1, (Entry((0, 0), 7),))
+    with pytest.raises(ValueError, match="'throw', must be one of push, pull"):
+        arrivals((0, 0, 1), mode="throw")
+
+
+def test_reads_are_slower_and_their_requests_travel_first():
+    """At half of 10 bytes/s, 100 bytes take 20 s; the request is there after 1/8 s."""
+    assert arrivals((0, 0, 100), mode="pull") == [LATENCY + 20 + LATENCY]
+
+
+def test_a_cold_nic_sets_up_once():
+    """7 s before the first operation of each chip, and of no other."""
+    cold = arrivals((0, 0, 10), (0, 0, 10), (0, 1, 10), is_cold=True)
+    assert cold == [8 + LATENCY, 9 + LATENCY, 8 + LATENCY]
+
+
+def test_bytes_are_gathered_while_they_are_sent():
+    """Ten bytes take a second to send; what takes 3 s to bring into order takes 3 s."""
+    (slow,) = send(LINK, [message(0, 0, 10, gather_s=F(3))]).arrived_s
+    assert slow == 3 + LATENCY
+
+
+def test_ports_are_entered_side_by_side():
+    """Half of 100 bytes through each of two ports, of 5 bytes/s: 10 s each, as the NIC's; behind
+    one of them a stream takes 15 s, and another 1 s."""
+    streams = {0: F(15), 1: F(1)}
+    entries = Entry((0, 0), 50, F(10)), Entry((1, 0), 50, F(10), streams)
+    transfer = send(LINK, [Message(F(0), 0, 100, 20, entries, tail_s=F(2))])
+    assert transfer.arrived_s == [15 + LATENCY + 2]
+    assert transfer.alone_s == {
+        "NIC's bytes": 10,
+        "NIC's operations": 5,
+        "chip's gathering": 0,
+        "wafer's links": 10,
+        "wafer's fabric": 15,
+    }
+    assert transfer.bound == "wafer's fabric"
+
+
+def test_streams_of_a_link_go_side_by_side():
+    """Two chips' bytes behind one link, each 4 s on a stream: both at once, or one by one."""
+
+    def done(*streams):
+        both = [
+            Message(F(0), chip, 10, 2, (Entry((0, 0), 10, F(1), {stream: F(4)}),))
+            for chip, stream in enumerate(streams)
+        ]
+        return send(LINK, both).arrived_s
+
+    assert done(0, 1) == [4 + LATENCY] * 2
+    assert done(0, 0) == [4 + LATENCY, 8 + LATENCY]
+
+
+def test_messages_enter_in_the_order_in_which_their_chips_begin():
+    """Each chip sends ten of 10 bytes, a second each, and the link takes 1/5 s of each: what enters
+    at the same time is not behind all of another chip's."""
+    several = arrivals(*((0, chip, 10) for chip in (0, 1) for _ in range(10)), rate=50)
+    assert several == [1 + i + LATENCY for i in range(10)] * 2
 
 
 @LAW
@@ -102,7 +169,7 @@ def test_nothing_to_send():
 )
 def test_bounds(messages):
     """No sooner than any one resource allows, no later than all of them one after another."""
-    transfer = send(LINK, [Message(F(t), c, n) for t, c, n in messages])
+    transfer = send(LINK, [message(t, c, n) for t, c, n in messages])
     total = sum(n for _, _, n in messages)
     start = min(t for t, _, _ in messages)
     assert transfer.started_s == start
@@ -119,6 +186,12 @@ def test_the_sheet_gives_the_published_rates():
     """Sixteen NICs at the line's 365 GB/s, and 1.47 million operations a second."""
     assert 16 * EFA.nic_bytes_per_s.value == pytest.approx(365e9, rel=1e-3)
     assert 16 * EFA.nic_operations_per_s.value == pytest.approx(1.47e6, rel=2e-3)
-    assert EFA.ingress_bytes_per_s.value == 12 * 100e9 / 8
-    times = [arrivals((0, 0, 10**9), link=EFA.at(band))[0] for band in BANDS]
+
+    def banded_s(band):
+        link, n = EFA.at(band), 10**9
+        operations = -(-n // link.operation_bytes)
+        whole = Message(F(0), 0, n, operations, (Entry((0, 0), n),))
+        return send(link, [whole]).finished_s
+
+    times = [banded_s(band) for band in BANDS]
     assert times == sorted(times) and times[0] < times[2]

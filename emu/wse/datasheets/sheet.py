@@ -63,6 +63,9 @@ class WaferSheet(Sheet):
       divide_cycles, sqrt_cycles, exp_cycles: scalar float code.
       function_cycles: scalar float code of a logarithm, a sine, a cosine or an error function.
       io_bytes_per_s: the whole wafer's Ethernet.
+      io_links: links that it is made of.
+      link_rows: rows of routers on which one link's wavelets enter the fabric.
+      edge_cycles: distance of two wavelets that enter on one row.
       constants: what the numbers were measured on, where simulator and silicon differ.
     """
 
@@ -217,6 +220,23 @@ class WaferSheet(Sheet):
         100,
     )
     io_bytes_per_s: Quantity = Quantity(150e9, "published", "12 x 100 GbE")
+    io_links: Quantity = Quantity(12, "published", "12 x 100 GbE")
+    link_rows: Quantity = Quantity(
+        4,
+        "assumed",
+        "as many as carry 100 Gb/s at a wavelet of 32 bits a cycle; not published; high: SDK "
+        "memcpy has at most 16 channels and saturates near 8",
+        4,
+        1,
+    )
+    edge_cycles: Quantity = Quantity(
+        1,
+        "assumed",
+        "a wavelet a cycle; not published; high: SDK memcpy's 0.868 words a cycle to the wafer, "
+        "one channel in the vendor simulator",
+        1,
+        1 / 0.868,
+    )
 
 
 def at_clock(sheet: WaferSheet, hz: int) -> WaferSheet:

@@ -10,10 +10,11 @@ import pytest
 from experiments.quickstart import __main__ as quickstart
 from experiments.shared import cli
 from models.catalogue import LLAMA_3_1_70B
+from models.held_bytes import cache_bytes_a_token
 from models.loading.load import load_tiny
 from models.loading.packages import SMOLLM2
 from models.machines.decode import Decoder
-from models.machines.handoff import token_bytes
+from models.precision import precision
 
 ROOT = pathlib.Path(__file__).parents[3]
 FIELDS = {
@@ -76,8 +77,8 @@ def test_bands_are_ordered_and_parts_sum(result: dict[str, Any]) -> None:
 def test_counts_follow_from_the_model(result: dict[str, Any]) -> None:
     c = load_tiny().config
     n = result["prompt_tokens"]
-    assert result["handoff"]["bytes"] == n * c.num_hidden_layers * token_bytes(
-        c, "float32"
+    assert result["handoff"]["bytes"] == n * cache_bytes_a_token(
+        c, precision("float32")
     )
     linear = c.hidden_size * (
         2 * (c.num_attention_heads + c.num_key_value_heads) * c.head_dim

@@ -17,7 +17,6 @@ from models.errors import ModelError
 from models.held_bytes import cache_bytes_a_token
 from models.machines.decode import Decoder
 from models.machines.disaggregated import Disaggregated
-from models.machines.handoff import token_bytes
 from models.machines.precisions import of_prefill, prefilled_as
 from models.machines.prefill import Prefill
 from models.precision import precision
@@ -86,16 +85,13 @@ def test_decode_takes_codes_as_they_are():
 
 
 def test_handed_over_are_codes_and_scales():
-    heads = 2 * CONFIG.num_key_value_heads
-    assert token_bytes(CONFIG, FORMATS["int8"]) == heads * (CONFIG.head_dim + 4)
-    assert token_bytes(CONFIG, FORMATS["bfloat16"]) == heads * CONFIG.head_dim * 2
     plan = precision("cache=fp8")
     both = Disaggregated(
         CONFIG, weights_of(CONFIG), tokens=TOKENS, new_tokens=2, chips=1, dtype=plan
     )
     assert both.prefill_precision == plan
     reading = both.prefill.read(both.chip.at())
-    sent = both.handoff(reading, "nominal", "layer").transfer.nbytes
+    sent = both.handoff(reading, "nominal", "layer").nbytes
     assert sent == TOKENS * cache_bytes_a_token(CONFIG, plan)
 
 

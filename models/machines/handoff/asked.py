@@ -1,0 +1,96 @@
+"""What is handed over, and how: a prompt's cache on its chips, and the choices of a way."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from emu.trainium.datasheets import TRN3, NeuronCoreSheet
+from kernels.formats.formats import Format
+from models.machines.handoff.conversion import ORDERS
+from models.machines.handoff.pages import Paging
+
+STREAMS = ("layer", "bulk")
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """How a cache is handed over.
+
+    Attributes:
+      stream: `"layer"` or `"bulk"`.
+      mode: `"push"`, chips write, or `"pull"`, they are read.
+      is_cold: whether NICs have yet to set up their connections.
+      links: of each wafer in use; None: all.
+      spread: `"striped"` over a wafer's links, or through the `"nearest"`.
+      order: which end brings words into the wafer's order, one of `ORDERS`.
+      paging: how a chip's part of a layer is cut.
+    """
+
+    stream: str = "layer"
+    mode: str = "push"
+    is_cold: bool = False
+    links: int | None = None
+    spread: str = "striped"
+    order: str = "chip"
+    paging: Paging = Paging()
+
+    def __post_init__(self) -> None:
+        for name, value, among in (
+            ("stream", self.stream, STREAMS),
+            ("order", self.order, ORDERS),
+        ):
+            if value not in among:
+                raise ValueError(
+                    f"{name} is {value!r}, must be one of {', '.join(among)}"
+                )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """A prompt's cache on the chips that prefilled it.
+
+    Attributes:
+      positions: int `[chips, slots]`, the prompt's position of each slot; those from `tokens` on
+        are padding.
+      tokens: of the prompt.
+      stored: the format in which prefill leaves it; see `as_format`.
+      layer_done_s: when each layer's keys and values are complete.
+      prefill_s: when the prefill ends, its logits included.
+      cores: of each chip, which share its heads.
+      reused: tokens at the prompt's beginning whose cache the wafers have.
+      chip: datasheet of a chip's core.
+    """
+
+    positions: np.ndarray
+    tokens: int
+    stored: Format
+    layer_done_s: Sequence[float]
+    prefill_s: float
+    cores: int = 1
+    reused: int = 0
+    chip: NeuronCoreSheet = TRN3
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.reused <= self.tokens:
+            raise ValueError(
+                f"{self.reused} tokens are reused, must be 0 to {self.tokens}"
+            )
+
+    def rows(self, count: int) -> np.ndarray:
+        """How many of each chip's tokens each of so many rows takes, int `[chips, rows]`."""
+        chips = len(self.positions)
+        chip, slot = np.nonzero(
+            (self.positions >= self.reused) & (self.positions < self.tokens)
+        )
+        row = self.positions[chip, slot] % count
+        flat = np.bincount(chip * count + row, minlength=chips * count)
+        return flat.reshape(chips, count)
+
+
+def evenly(prefill_s: float, layers: int) -> list[float]:
+    """When layers are done of a prefill of which only the end is known, each as long as any."""
+    return [prefill_s * (layer + 1) / layers for layer in range(layers)]
+
+
+__all__ = ["STREAMS", "Source", "Way", "evenly"]

@@ -1,0 +1,171 @@
+"""Messages: what one chip has of one layer, or of several that are ready at once.
+
+A layer's message is sent as soon as its keys and values are complete (`stream="layer"`), or after
+the prefill (`stream="bulk"`). Padding is not sent, nor are tokens whose cache the wafers have from
+before.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from emu.datasheet import Device
+from emu.interconnect import Entry, Message, Port
+from kernels.formats.formats import Format
+from models.machines.handoff.asked import Source, Way
+from models.machines.handoff.conversion import gather_s, keeping_s, picking_s, pieces
+from models.machines.handoff.fields import token_bytes
+from models.machines.handoff.route import Edge, Entering, Landing
+
+
+@dataclasses.dataclass(frozen=True)
+class Ends:
+    """Both ends of a hand-off under one band, and the link between.
+
+    Attributes:
+      source: the cache on its chips.
+      sent: the format in which it is sent.
+      way: how.
+      link, chip: datasheets.
+      edge: of the wafers.
+      coding_s: what codes of one layer take the chips.
+    """
+
+    source: Source
+    sent: Format
+    way: Way
+    link: Device
+    chip: Device
+    edge: Edge
+    coding_s: Fraction
+
+    def ready_s(self, layer: int, layers: int) -> Fraction:
+        """When a layer may be sent: chips make its codes before they go on to the next."""
+        if self.way.stream == "bulk":
+            return Fraction(self.source.prefill_s) + self.coding_s * layers
+        return Fraction(self.source.layer_done_s[layer]) + self.coding_s * (layer + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """What one chip has of one layer, before it is coalesced with others.
+
+    Attributes:
+      layer: which one.
+      message: as if it were sent alone.
+      keeping_s: what each PE takes for it when it has arrived.
+    """
+
+    layer: int
+    message: Message
+    keeping_s: Fraction
+
+
+def pieces_of(ends: Ends, landings: Sequence[Landing]) -> Iterator[Piece]:
+    """What each chip has of each layer, layer by layer."""
+    by_rows: dict[int, np.ndarray] = {}
+    for number, landing in enumerate(landings):
+        rows = landing.map.rows
+        if rows not in by_rows:
+            by_rows[rows] = ends.source.rows(rows)
+        layer = _LayerWay(ends, landing)
+        ready_s = ends.ready_s(number, len(landings))
+        for chip, of_rows in enumerate(by_rows[rows]):
+            if of_rows.any():
+                yield layer.piece(number, ready_s, chip, of_rows)
+
+
+class _LayerWay:
+    """The way of one layer's cache; many chips' parts of it are alike.
+
+    Attributes:
+      known: of tokens of rows, how a message enters, and what gathering and keeping it take.
+    """
+
+    def __init__(self, ends: Ends, landing: Landing) -> None:
+        self.ends = ends
+        self.landing = landing
+        self.token_bytes = token_bytes(landing.map, ends.sent)
+        self.known: dict[bytes, tuple[Entering, Fraction, Fraction]] = {}
+
+    def piece(
+        self, layer: int, ready_s: Fraction, chip: int, of_rows: np.ndarray
+    ) -> Piece:
+        key = of_rows.tobytes()
+        if key not in self.known:
+            self.known[key] = self._found(of_rows)
+        entering, gathering_s, keeping = self.known[key]
+        tokens, ends = int(of_rows.sum()), self.ends
+        operations = ends.way.paging.operations(tokens, self.token_bytes, ends.link)
+        message = Message(
+            ready_s,
+            chip,
+            tokens * self.token_bytes,
+            operations,
+            entering.entries,
+            gathering_s,
+            entering.tail_s,
+        )
+        return Piece(layer, message, keeping)
+
+    def _found(self, of_rows: np.ndarray) -> tuple[Entering, Fraction, Fraction]:
+        ends, layer, tokens = self.ends, self.landing.map, int(of_rows.sum())
+        nbytes, wafer = tokens * self.token_bytes, ends.edge.wafer
+        keeping = keeping_s(layer, wafer, ends.sent, int(of_rows.max()))
+        if ends.way.order == "wafer":
+            entering = ends.edge.to_all(self.landing, nbytes)
+            return entering, Fraction(0), keeping + picking_s(layer, wafer, nbytes)
+        count = pieces(layer, ends.sent, tokens, ends.source.stored.is_coded)
+        gathering_s = gather_s(ends.chip, count, nbytes, ends.source.cores)
+        return ends.edge.by_rows(self.landing, of_rows, ends.sent), gathering_s, keeping
+
+
+def coalesced(each: Sequence[Piece], way: Way, most_bytes: int) -> list[list[Piece]]:
+    """Pieces that one operation takes together: of one chip, ready at once, to one wafer."""
+    groups: list[list[Piece]] = []
+    open_groups: dict[tuple[int, int, Fraction], list[Piece]] = {}
+    for piece in each:
+        message = piece.message
+        key = message.chip, message.entries[0].port[0], message.ready_s
+        group = open_groups.get(key)
+        if way.paging.is_coalesced and group is not None:
+            together = sum(one.message.nbytes for one in group) + message.nbytes
+            if together <= most_bytes:
+                group.append(piece)
+                continue
+        open_groups[key] = [piece]
+        groups.append(open_groups[key])
+    return groups
+
+
+def merged(messages: Sequence[Message]) -> Message:
+    """Messages of one chip that are sent by one operation."""
+    if len(messages) == 1:
+        return messages[0]
+    entries: dict[Port, Entry] = {}
+    for message in messages:
+        for entry in message.entries:
+            before = entries.get(entry.port, Entry(entry.port, 0))
+            streams = dict(before.streams)
+            for stream, taken_s in entry.streams.items():
+                streams[stream] = streams.get(stream, Fraction(0)) + taken_s
+            entries[entry.port] = Entry(
+                entry.port,
+                before.nbytes + entry.nbytes,
+                before.line_s + entry.line_s,
+                streams,
+            )
+    return Message(
+        messages[0].ready_s,
+        messages[0].chip,
+        sum(message.nbytes for message in messages),
+        1,
+        tuple(entries.values()),
+        sum((message.gather_s for message in messages), Fraction(0)),
+        max(message.tail_s for message in messages),
+    )
+
+
+__all__ = ["Ends", "Piece", "coalesced", "merged", "pieces_of"]

@@ -1,0 +1,194 @@
+"""Where a layer's cache enters a wafer, and how long the fabric takes to bring it to its PEs.
+
+A wafer has up to twelve links, taken to stand at equal distances along its western edge; each
+enters the fabric on a few rows of routers (`emu.wse.ingest`). Rows of a region are dealt to links
+in order, from the north, and a link's rows to its own rows of routers. Of a region of 6 rows and
+three links, each of which enters on two rows:
+
+    link 0    region's rows 0 | 1
+    link 1                  2 | 3
+    link 2                  4 | 5
+
+Striped like that, all links take part in every layer. Or all of a layer goes through the link
+nearest to its region, which is fewer hops and a twelfth of the rate. Streams pass the routers of
+other regions on a color of their own and are not held up there.
+"""
+
+import dataclasses
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from emu.datasheet import Device
+from emu.interconnect import Entry
+from emu.wse.collectives.multicast_2d.arrival import multicast_2d
+from emu.wse.ingest import ingest
+from emu.wse.regions import Rect
+from emu.wse.timeline.wires import wires
+from emu.wse.wavelets import WORD_BYTES
+from kernels.formats.formats import Format
+from kernels.wse.decode.mapping import LayerMap
+from kernels.wse.decode.plan import WaferPlan
+from models.machines.handoff.fields import column_bytes, token_bytes
+
+SPREADS = ("striped", "nearest")
+
+
+@dataclasses.dataclass(frozen=True)
+class Landing:
+    """A layer's region.
+
+    Attributes:
+      wafer: which one.
+      region: the rectangle on it.
+      map: what each PE holds.
+    """
+
+    wafer: int
+    region: Rect
+    map: LayerMap
+
+
+def landings(plan: WaferPlan) -> list[Landing]:
+    """Where each layer of a plan lies."""
+    each = zip(plan.layers, plan.regions, strict=True)
+    return [Landing(0, region, kind.map) for kind, region in each]
+
+
+class Entering(NamedTuple):
+    """How a message enters a wafer: `Message.entries` and `.tail_s`."""
+
+    entries: tuple[Entry, ...]
+    tail_s: Fraction
+
+
+@dataclasses.dataclass(frozen=True)
+class Edge:
+    """A wafer's links.
+
+    Attributes:
+      wafer: its datasheet under one band.
+      links: how many are in use.
+      spread: one of `SPREADS`.
+    """
+
+    wafer: Device
+    links: int
+    spread: str = "striped"
+
+    def __post_init__(self) -> None:
+        most = int(self.wafer.io_links)
+        if not 1 <= self.links <= most:
+            raise ValueError(f"{self.links} links of a wafer, must be 1 to {most}")
+        if self.spread not in SPREADS:
+            raise ValueError(
+                f"spread is {self.spread!r}, must be one of {', '.join(SPREADS)}"
+            )
+
+    @property
+    def link_bytes_per_s(self) -> Fraction:
+        """Of one link."""
+        return Fraction(self.wafer.io_bytes_per_s) / int(self.wafer.io_links)
+
+    def row(self, link: int) -> int:
+        """The wafer's row at which a link stands: of two a quarter and three quarters down."""
+        return (2 * link + 1) * int(self.wafer.grid_height) // (2 * self.links)
+
+    def nearest(self, region: Rect) -> int:
+        """The link nearest to a region's middle."""
+        middle = region.y + region.height // 2
+        return min(range(self.links), key=lambda link: abs(self.row(link) - middle))
+
+    def by_rows(
+        self, landing: Landing, tokens_by_row: np.ndarray, sent: Format
+    ) -> Entering:
+        """Words that were brought into order before they were sent: each row's go to it alone.
+
+        Args:
+          landing: the layer's region.
+          tokens_by_row: int `[rows]`, how many tokens each row takes.
+          sent: the format.
+        """
+        region, rows = landing.region, landing.map.rows
+        used = self._used(landing)
+        first, place = dealt(rows, len(used), int(self.wafer.link_rows))
+        words = row_words(landing.map, tokens_by_row, sent)
+        words = np.where(place >= 0, words[place], 0)
+        top = region.y + np.maximum(place[:, :, 0], 0)
+        at = np.array([self.row(link) for link in used])
+        found = ingest(
+            words,
+            wires(self.wafer),
+            columns=landing.map.cols,
+            approach_hops=np.abs(top - at[:, None]) + region.x,
+            edge_cycles=float(self.wafer.edge_cycles),
+        )
+        each_bytes = token_bytes(landing.map, sent)
+        of_links = np.bincount(first, tokens_by_row, len(used)).astype(np.int64)
+        tail = int(max(0, (found.done - found.busy).max()))
+        entries = [
+            self._entry(landing.wafer, link, int(count) * each_bytes, busy)
+            for link, count, busy in zip(used, of_links, found.busy, strict=True)
+            if count
+        ]
+        return Entering(tuple(entries), self._seconds(tail))
+
+    def to_all(self, landing: Landing, nbytes: int) -> Entering:
+        """Words in the order in which chips store them: one stream that every PE sees."""
+        region, link = landing.region, self.nearest(landing.region)
+        words = -(-nbytes // WORD_BYTES)
+        w = wires(self.wafer)
+        done = multicast_2d(np.zeros((region.height, region.width), int), words, w)
+        hops = abs(self.row(link) - region.y) + region.x
+        slower = float(self.wafer.edge_cycles)
+        busy = int(np.ceil(done[0, 0] * slower))
+        tail = max(0, int(done.max() + w.hop_cycles * hops - done[0, 0]))
+        entry = self._entry(landing.wafer, link, nbytes, np.array([busy]))
+        return Entering((entry,), self._seconds(tail))
+
+    def _used(self, landing: Landing) -> list[int]:
+        if self.spread == "nearest":
+            return [self.nearest(landing.region)]
+        return list(range(min(self.links, landing.map.rows)))
+
+    def _entry(self, wafer: int, link: int, nbytes: int, busy: np.ndarray) -> Entry:
+        streams = {
+            stream: self._seconds(cycles)
+            for stream, cycles in enumerate(busy.tolist())
+            if cycles
+        }
+        return Entry((wafer, link), nbytes, nbytes / self.link_bytes_per_s, streams)
+
+    def _seconds(self, cycles: int) -> Fraction:
+        return Fraction(cycles, int(self.wafer.clock_hz))
+
+
+def dealt(rows: int, links: int, streams: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of a region over links, in order, and each link's over its streams.
+
+    Returns:
+      Int `[rows]`, the link of each row; and int `[links, streams, most]`, the rows of each stream,
+      -1 behind its last.
+    """
+    row = np.arange(rows)
+    # Twice as many links have halves of each one's rows.
+    link = row * links // rows
+    starts = np.searchsorted(link, np.arange(links))
+    counts = np.diff([*starts, rows])
+    deep = -(-counts // streams)
+    within = row - starts[link]
+    place = np.full((links, streams, int(deep.max())), -1)
+    place[link, within // deep[link], within % deep[link]] = row
+    return link, place
+
+
+def row_words(layer: LayerMap, tokens: np.ndarray, sent: Format) -> np.ndarray:
+    """Wavelets of rows that take so many tokens each: a column's own begin with a whole one."""
+    each = column_bytes(layer, sent)
+    counts, which = np.unique(tokens, return_inverse=True)
+    words = [int((-(-count * each // WORD_BYTES)).sum()) for count in counts.tolist()]
+    return np.array(words)[which]
+
+
+__all__ = ["SPREADS", "Edge", "Entering", "Landing", "dealt", "landings", "row_words"]

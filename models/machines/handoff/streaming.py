@@ -1,0 +1,167 @@
+"""A prompt's hand-off in time: layer by layer or as a whole, and how long the user waits for it."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from fractions import Fraction
+
+from emu.datasheet import Device
+from emu.efa import EFA, LinkSheet
+from emu.interconnect import Transfer, send
+from emu.wse.datasheets.datasheet import WSE3
+from emu.wse.datasheets.sheet import WaferSheet
+from kernels.formats.formats import Format
+from models.machines.handoff.asked import Source, Way
+from models.machines.handoff.conversion import coding_s
+from models.machines.handoff.fields import as_format
+from models.machines.handoff.messages import Ends, Piece, coalesced, merged, pieces_of
+from models.machines.handoff.route import Edge, Landing
+
+
+@dataclasses.dataclass(frozen=True)
+class Handoff:
+    """One hand-off's bytes and times under one band.
+
+    Attributes:
+      transfer: from the link model; None: nothing had to be sent.
+      exposed_s: how long after the end of prefill the last PE has its own: what the user waits for.
+      finished_s: when that is.
+      coding_s: by how much prefill is longer, for codes that chips make of what it left wide.
+      keeping_s: what the busiest layer's PEs take for what arrives.
+    """
+
+    transfer: Transfer | None
+    exposed_s: float
+    finished_s: float
+    coding_s: float
+    keeping_s: float
+
+    @property
+    def time_s(self) -> float:
+        """First byte out to last byte in its place."""
+        if self.transfer is None:
+            return 0.0
+        return self.finished_s - float(self.transfer.started_s)
+
+    @property
+    def nbytes(self) -> int:
+        return 0 if self.transfer is None else self.transfer.nbytes
+
+    @property
+    def operations(self) -> int:
+        return 0 if self.transfer is None else self.transfer.operations
+
+    @property
+    def bound(self) -> str:
+        """What takes longest by itself."""
+        if self.transfer is None:
+            return "nothing"
+        longest = self.transfer.alone_s[self.transfer.bound]
+        return "wafer's PEs" if self.keeping_s > longest else self.transfer.bound
+
+
+def handoff(
+    source: Source,
+    landings: Sequence[Landing],
+    *,
+    sent: Format | None = None,
+    way: Way = Way(),
+    band: str = "nominal",
+    link: LinkSheet = EFA,
+    wafer: WaferSheet = WSE3,
+) -> Handoff:
+    """Moves the cache of one prompt to its regions.
+
+    Args:
+      source: the cache.
+      landings: each layer's region.
+      sent: the format in which it is sent; None: as it is stored. Codes of what is stored wide are
+        made by the chips, of what is sent wide by the PEs, if the wafer's cache is in codes.
+      way: how it is sent.
+      band: of all datasheets.
+      link, wafer: the datasheets.
+
+    Raises:
+      ValueError: not one time a layer, or a choice that there is not.
+    """
+    if len(source.layer_done_s) != len(landings):
+        raise ValueError(
+            f"{len(source.layer_done_s)} layers' times, the wafers have {len(landings)} layers"
+        )
+    given = source.stored if sent is None else as_format(sent)
+    end = Fraction(source.prefill_s)
+    coding = _coding(source, landings[0], given, band)
+    ends = Ends(
+        source,
+        given,
+        way,
+        link.at(band),
+        source.chip.at(band),
+        _edge(wafer.at(band), way),
+        coding,
+    )
+    each = list(pieces_of(ends, landings))
+    late_s = coding * len(landings)
+    if not each:
+        return Handoff(None, float(late_s), float(end + late_s), float(late_s), 0.0)
+    groups = coalesced(each, way, int(ends.link.operation_bytes))
+    transfer = send(
+        ends.link,
+        [merged([piece.message for piece in group]) for group in groups],
+        mode=way.mode,
+        is_cold=way.is_cold,
+    )
+    kept, keeping = _kept(transfer, groups, len(landings))
+    finished_s = max(kept)
+    # After the last layer prefill still computes the logits: a fast link is done before, and then
+    # nothing is exposed but what chips took for codes.
+    exposed_s = max(late_s, finished_s - end)
+    return Handoff(
+        transfer,
+        float(exposed_s),
+        float(finished_s),
+        float(late_s),
+        float(max(keeping)),
+    )
+
+
+def _kept(
+    transfer: Transfer, groups: Sequence[Sequence[Piece]], layers: int
+) -> tuple[list[Fraction], list[Fraction]]:
+    """When each layer's PEs have all of it as they keep it, and what that takes them."""
+    kept = [Fraction(0)] * layers
+    keeping = [Fraction(0)] * layers
+    arrivals = zip(transfer.arrived_s, groups, strict=True)
+    for arrived_s, group in sorted(arrivals, key=lambda one: one[0]):
+        for piece in group:
+            # The PEs of a layer take one message after another.
+            kept[piece.layer] = max(arrived_s, kept[piece.layer]) + piece.keeping_s
+            keeping[piece.layer] += piece.keeping_s
+    return kept, keeping
+
+
+def _edge(wafer: Device, way: Way) -> Edge:
+    links = int(wafer.io_links) if way.links is None else way.links
+    return Edge(wafer, links, way.spread)
+
+
+def _coding(source: Source, landing: Landing, sent: Format, band: str) -> Fraction:
+    """What a layer's codes take the busiest chip, if chips make any."""
+    if not sent.is_coded or source.stored.is_coded:
+        return Fraction(0)
+    layer = landing.map
+    most = int(source.rows(1).max())
+    tiles = Fraction(most, 128)
+    timed = functools.partial(
+        coding_s, source.chip, band, held=sent, wide=source.stored.element
+    )
+    if layer.form.latent is not None:
+        latent = layer.form.latent
+        # Cores share the tokens, as each has all of them.
+        both = timed(1, latent.rank) + timed(1, latent.turned)
+        return both * tiles / source.cores
+    heads = -(-layer.kv_heads // source.cores)
+    return 2 * timed(heads, layer.head_dim) * tiles
+
+
+__all__ = ["Handoff", "handoff"]
