@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from emu.wse.regions import DoesNotFit
+from emu.wse.placement.regions import DoesNotFit
 from models.config import ModelConfig
 from models.machines.layer_decode import DecodeTime, LayerDecode
 from models.precision import Precision

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from emu.wse.regions import DoesNotFit
+from emu.wse.placement.regions import DoesNotFit
 from experiments.quickstart.text import MOST_TOKENS, PREFILLED, TEXT
 from experiments.shared import systems
 from kernels.formats.formats import Format

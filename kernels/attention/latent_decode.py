@@ -21,7 +21,7 @@ from emu.datasheet import BANDS
 from emu.errors import OutOfMemory
 from emu.wse import WSE3
 from emu.wse.lower import Tiles
-from emu.wse.regions import DoesNotFit
+from emu.wse.placement.regions import DoesNotFit
 from emu.wse.spaces import Sram
 from kernels.attention.decode import DecodeTime
 from kernels.attention.decode_plan import DecodePlan

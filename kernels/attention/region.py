@@ -15,7 +15,7 @@ import numpy as np
 from emu import Device
 from emu.errors import OutOfMemory
 from emu.wse.pe.maps import MOST_STRIDE
-from emu.wse.regions import DoesNotFit
+from emu.wse.placement.regions import DoesNotFit
 from kernels.attention.decode_plan import DecodePlan, map_of, own_cycles, plan_on
 from kernels.attention.on_pe import DecodeSizes, VariantOnPe
 from kernels.refusal import refuse

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from emu.datasheet import Device
 from emu.errors import OutOfMemory
-from emu.wse.regions import DoesNotFit
+from emu.wse.placement.regions import DoesNotFit
 from kernels.formats.formats import Format
 from kernels.moe.wafer.mlp import ExpertMlp
 from kernels.moe.wafer.program import expert_arguments, expert_program

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from emu.datasheet import Device
 from emu.wse.pe.maps import strides_at_full_width
-from emu.wse.regions import Rect, lay_out
+from emu.wse.placement.regions import Rect, lay_out
 from kernels.wse.decode.estimate import head_cycles
 from kernels.wse.decode.form import PLAIN, DecodeForm
 from kernels.wse.decode.held import WIDE, Held

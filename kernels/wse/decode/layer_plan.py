@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any
 
 from emu import Device, Reading
-from emu.wse.regions import DoesNotFit
+from emu.wse.placement.regions import DoesNotFit
 from kernels.wse.decode import sizes
 from kernels.wse.decode.candidates import (
     Demand,

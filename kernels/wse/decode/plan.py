@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from emu.datasheet import Device
 from emu.errors import OutOfMemory
-from emu.wse.regions import DoesNotFit, Rect, gap_hops, in_bands
+from emu.wse.placement.regions import DoesNotFit, Rect, gap_hops, in_bands
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
 from kernels.wse.decode.candidates import (

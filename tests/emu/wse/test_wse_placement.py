@@ -7,7 +7,7 @@ import pytest
 from emu import BANDS
 from emu.errors import LimitExceeded
 from emu.wse import WSE2, WSE3, WSE3_SILICON, at_clock, on_silicon
-from emu.wse.regions import Rect, gap_hops, lay_out, snake
+from emu.wse.placement.regions import Rect, gap_hops, lay_out, snake
 
 
 def overlap(a: Rect, b: Rect) -> bool:

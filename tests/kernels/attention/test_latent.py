@@ -12,7 +12,7 @@ import pytest
 from emu.errors import LimitExceeded
 from emu.trainium import TRN3
 from emu.wse import WSE3, value_map
-from emu.wse.regions import DoesNotFit
+from emu.wse.placement.regions import DoesNotFit
 from kernels import PLACEMENTS, attention, masks, variants
 from kernels.attention.latent import FORMS, LatentSizes
 from kernels.attention.latent_decode import latent_decode

@@ -11,7 +11,7 @@ import pytest
 from emu.errors import LimitExceeded
 from emu.lower import CannotLower
 from emu.wse import WSE3
-from emu.wse.regions import DoesNotFit
+from emu.wse.placement.regions import DoesNotFit
 from kernels import masks
 from kernels.attention.decode import DecodeTime, decode, decode_time
 from kernels.attention.decode_plan import plan_on

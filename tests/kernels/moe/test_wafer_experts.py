@@ -11,7 +11,7 @@ import pytest
 
 from emu import Program
 from emu.wse import WSE3
-from emu.wse.regions import DoesNotFit
+from emu.wse.placement.regions import DoesNotFit
 from kernels.formats.coding import as_held
 from kernels.formats.formats import FORMATS
 from kernels.moe.router import route

@@ -9,7 +9,7 @@ import pytest
 
 from emu import Quantity
 from emu.wse import WSE3
-from emu.wse.regions import DoesNotFit
+from emu.wse.placement.regions import DoesNotFit
 from kernels.wse.decode import estimate
 from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.plan import plan_wafer

@@ -10,7 +10,7 @@ import pytest
 
 from emu.errors import LimitExceeded
 from emu.wse import WSE3
-from emu.wse.regions import DoesNotFit
+from emu.wse.placement.regions import DoesNotFit
 from kernels.attention.layers import DecoderVariant
 from kernels.latent_heads import LatentHeads
 from kernels.moe.routing import Routing

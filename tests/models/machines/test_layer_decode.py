@@ -11,7 +11,7 @@ import time
 import pytest
 
 from emu.wse import WSE3
-from emu.wse.regions import DoesNotFit
+from emu.wse.placement.regions import DoesNotFit
 from kernels.attention.decode_spent import SPENT_ON, decode_spent
 from kernels.wse.decode.layer_plan import LayerStep
 from models.configurations import published
