@@ -372,6 +372,9 @@ EXAMPLES: dict[str, Example | Crossing] = {
         F32,
     ),
     "wse.walk": Crossing(PES, (64,), lambda x: wse.walk(held(64), x, 2, axis="x"), F32),
+    "wse.cross": Crossing(
+        PES, (64,), lambda x: wse.cross(held(64), x, 2, axis="x"), F32
+    ),
 }
 
 

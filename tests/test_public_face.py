@@ -39,8 +39,8 @@ FACES = {
     "emu.wse": """
         FabricProgram drawn ops programs stepper trees
         WSE2 WSE3 WSE3_SILICON WaferSheet at_clock on_silicon
-        argmax best_sums chain_argmax chosen_map copy copy_chosen copy_into exp fill fmac_map fold
-        gather listed lookup lookup_live multicast multicast_2d narrow of_best_blocks outranked
+        argmax best_sums chain_argmax chosen_map copy copy_chosen copy_into cross exp fill fmac_map
+        fold gather listed lookup lookup_live multicast multicast_2d narrow of_best_blocks outranked
         reciprocal reduce renumbered ring_all_reduce rope row_live rsqrt_mean
         scalar_of_one_live scalar_of_two_live scalar_select_live scatter score_map select_live
         shift silu square_sum sram_tile value_map vector vector_live vector_of_one_live

@@ -23,6 +23,7 @@ print(run.values["x"][0, 0, :4], f"in {run.cycles} cycles")
 from emu.wse import trees
 from emu.wse.collectives import programs
 from emu.wse.collectives.chain_argmax.meaning import chain_argmax
+from emu.wse.collectives.cross.meaning import cross
 from emu.wse.collectives.gather.meaning import gather
 from emu.wse.collectives.multicast.meaning import multicast
 from emu.wse.collectives.multicast_2d.meaning import multicast_2d
@@ -90,6 +91,7 @@ __all__ = [
     "copy",
     "copy_chosen",
     "copy_into",
+    "cross",
     "drawn",
     "exp",
     "fill",

@@ -51,12 +51,19 @@ def tokens_equal(run: Run) -> bool:
 def tpot_s(clock: Clock, band: str) -> dict[str, float | None]:
     """Time per output token after the first: of the first such token, the median, the last.
 
-    The median is over the steps that were read (see `Clock.steps`).
+    With the token's way to the host and back. The median is over the steps that were read (see
+    `Clock.steps`).
     """
     times = [step.seconds for step in clock.steps[band]]
     if not times:
         return {"first": None, "median": None, "last": None}
     return {"first": times[0], "median": statistics.median(times), "last": times[-1]}
+
+
+def wafer_tpot_s(clock: Clock, band: str) -> float | None:
+    """The median of the same steps without the host: the wafer goes on from its own token."""
+    times = [step.wafer_seconds for step in clock.steps[band]]
+    return statistics.median(times) if times else None
 
 
 def _prefill(run: Run) -> Figures:
@@ -116,7 +123,7 @@ def _decode(run: Run) -> Figures:
     def median_cycles(band: str) -> float | None:
         if not steps:
             return None
-        return statistics.median(step.cycles for step in clock.steps[band])
+        return statistics.median(step.wafer_cycles for step in clock.steps[band])
 
     return {
         "steps": clock.decoded,
@@ -129,7 +136,7 @@ def _decode(run: Run) -> Figures:
         "fabric_hops": clock.decode_total(lambda step: step.wavelet_hops),
         "engines": _decode_engines(steps),
         "pes": decoder.pes,
-        "wafers": 1,
+        "wafers": decoder.plan.wafers,
         "constants": decoder.clock.device.constants,
         "peak_bytes_per_pe": decoder.bytes_per_pe,
         "bound": str(clock.decode_bound) if clock.decode_bound else None,
@@ -179,6 +186,7 @@ def as_json(run: Run) -> Figures:
             name: banded(lambda band, name=name: tpot_s(clock, band)[name])
             for name in ("first", "median", "last")
         },
+        "tpot_without_host_s": banded(lambda band: wafer_tpot_s(clock, band)),
         "prefill": _prefill(run),
         "handoff": _handoff(run),
         "decode": _decode(run),
@@ -247,6 +255,7 @@ def _times(data: Figures) -> Table:
         row(name, {band: data["ttft_parts_s"][band][part] for band in BANDS})
     for which in ("first", "median", "last"):
         row(f"TPOT {which}", data["tpot_s"][which])
+    row("  without the host", data["tpot_without_host_s"])
     row("hand-off, layer by layer", data["handoff"]["time_s"])
     row("hand-off exposed if sent whole", data["handoff"]["bulk_exposed_s"])
     row("decode cycles per token", data["decode"]["cycles_per_token"], count)
@@ -263,7 +272,7 @@ def _machines(data: Figures) -> Table:
     table.add_row(
         "cores",
         f"{prefill['chips']} chips, {prefill['cores_used']}",
-        f"{decode['pes']:,} PEs on {decode['wafers']} wafer",
+        f"{decode['pes']:,} PEs on {decode['wafers']} wafer{'s' * (decode['wafers'] > 1)}",
     )
     table.add_row("placement", prefill["placement"], "")
     table.add_row("cycles from", "published and fitted", decode["constants"])

@@ -1,7 +1,8 @@
-"""Decode on a wafer: one token at a time through every layer's region, in numbers and in cycles.
+"""Decode on wafers: one token at a time through every layer's region, in numbers and in cycles.
 
 A kind of layers has one program, written for one region; running calls it for one layer after
-another, and the clock is read from that same program.
+another, and the clock is read from that same program. A layer that is the first on its wafer has
+the same program but for its beginning, which takes the activation over the wafers' edges.
 
 Each layer's weights and cache are buffers of their own. Those of a `scan` are parts of stacked ones
 at an index that is known as it runs: XLA on a CPU (JAX 0.10) reads that index anew for every
@@ -72,7 +73,9 @@ SLOT_AXIS = {
 
 
 class Decoder:
-    """A model resident on one wafer.
+    """A model resident on one wafer or several.
+
+    Each user has a cache, which a step takes and gives back: `empty_cache` makes one.
 
     Attributes:
       plan: which region does what, and the bytes of its PEs.
@@ -89,6 +92,8 @@ class Decoder:
         device: Device | None = None,
         placed: WaferPlan | None = None,
         attention: Attention = None,
+        users: int = 1,
+        wafers: int | None = None,
     ):
         """Lays the weights out, once.
 
@@ -96,18 +101,20 @@ class Decoder:
           config: sizes under their Hugging Face names.
           weights: the canonical pytree: `embed` [V, d], `norm` [d], `head` [d, V] unless tied, and
             `layers`, each stacked over the layers that have it.
-          context: most tokens, prompt included.
+          context: most tokens of a user, prompt included.
           dtype: of weights and cache: float32, bfloat16 or float16; or a plan whose weights are in
             codes. Activations are wide here whatever a plan says of them: a PE multiplies numbers,
             and makes its weights' codes such first.
-          device: the wafer; a WSE-3 by default.
+          device: a wafer; a WSE-3 by default.
           placed: regions to use, with their variants; by default the fastest by estimate that fit.
           attention: a variant for all layers, or several as a pattern over them; None: the model's
             own.
+          users: whose caches stand in every layer's region.
+          wafers: how many the model is cut over, between layers; None: the fewest that hold it.
 
         Raises:
           CannotLower: a variant's arithmetic that a PE has not, with its line.
-          DoesNotFit: the model and the cache do not fit one wafer.
+          DoesNotFit: the model and the caches do not fit so many wafers.
           ModelError: the model computes what the wafer's kernels do not, or `attention` is none of
             a model of so many layers.
         """
@@ -127,6 +134,8 @@ class Decoder:
             *kinds_of(config, attention),
             ends_of(config),
             held_of(self.precision),
+            users=users,
+            wafers=wafers,
         )
         # Behind the plan: a model that fits no wafer is refused before its weights are looked at.
         check_layer_weights(weights["layers"], config, "decode")
@@ -140,14 +149,20 @@ class Decoder:
             for kind, rotation in dict.fromkeys(self._turned)
         }
         # One before every layer, the last before the head.
-        self._gaps = [jnp.int32(gap) for gap in self.plan.gaps]
+        self._hops = [jnp.int32(way.hops) for way in self.plan.ways]
+        # Which program each layer runs: of its kind, as its activation comes in.
+        *ways, last = self.plan.ways
+        self._programs = [
+            (kind, way.crosses)
+            for kind, way in zip(self.plan.of_layers, ways, strict=True)
+        ]
         self._embed: Any = strict_jit(self._embedding)
         # The cache is updated in place: its buffers are donated.
-        self._layers: list[Any] = [
-            strict_jit(self._layer_of(kind), donate_argnames="cache")
-            for kind in range(len(self.plan.kinds))
-        ]
-        self._head: Any = strict_jit(self._prediction)
+        self._layers: dict[tuple[int, bool], Any] = {
+            program: strict_jit(self._layer_of(*program), donate_argnames="cache")
+            for program in dict.fromkeys(self._programs)
+        }
+        self._head: Any = strict_jit(self._prediction_of(last.crosses))
 
     def _turn_tiles(
         self, kind: int, rotation: Rotation | None
@@ -271,20 +286,23 @@ class Decoder:
         self._check(pos)
         token = np.asarray(token_id, np.int32).reshape(1)
         turns, given = self._at(pos)
-        *gaps, last_gap = self._gaps
+        *hops, last_hops = self._hops
         weights = self._weights
         x = self._embed(weights["embed"], token)
         yield
         where = jnp.int32(pos)
         experts: list[jax.Array | None] = []
-        layers = zip(weights["layers"], gaps, self._turned, strict=True)
-        for layer, (of_layer, gap, turned) in enumerate(layers):
-            kind, _ = turned
-            run, at = self._layers[kind], (*turns[turned], where, gap)
+        tiles = zip(weights["layers"], hops, strict=True)
+        which = zip(self._programs, self._turned, strict=True)
+        each = zip(tiles, which, strict=True)
+        for layer, ((of_layer, gap), (program, turned)) in enumerate(each):
+            kind, _ = program
+            at = *turns[turned], where, gap
+            run = self._layers[program]
             x, cache[layer], chosen = run(x, of_layer, cache[layer], *at, *given[kind])
             experts.append(chosen)
             yield
-        best, logits = self._head(x, weights["norm"], self._head_table, last_gap)
+        best, logits = self._head(x, weights["norm"], self._head_table, last_hops)
         numbers = [
             None if chosen is None else self._experts_of(layer, chosen)
             for layer, chosen in enumerate(experts)
@@ -302,16 +320,16 @@ class Decoder:
         weights = self._weights
         token = jax.ShapeDtypeStruct((1,), jnp.int32)
         turns, given = self._at(0)
-        *_, gap = self._gaps
+        *_, gap = self._hops
         x = jax.eval_shape(self._embed, weights["embed"], token)
         self._embed = self._embed.lower(weights["embed"], token).compile()
-        compiled = []
-        for kind, (run, own) in enumerate(zip(self._layers, given, strict=True)):
-            first = self.plan.of_layers.index(kind)
+        for program, run in self._layers.items():
+            kind, _ = program
+            first = self._programs.index(program)
             layer = weights["layers"][first], self._cache_structs(first)
             at = *turns[self._turned[first]], jnp.int32(0), gap
-            compiled.append(run.lower(x, *layer, *at, *own).compile())
-        self._layers = compiled
+            lowered = run.lower(x, *layer, *at, *given[kind])
+            self._layers[program] = lowered.compile()
         head = self._head.lower(x, weights["norm"], self._head_table, gap)
         self._head = head.compile()
 
@@ -359,13 +377,13 @@ class Decoder:
 
     def _embedding(self, table: jax.Array, token: jax.Array) -> jax.Array:
         """The residual stream before the first layer, `[rows, depth]`."""
-        return self.clock.programs["embed"].batched(table, token)[:, 0]
+        return self.clock.programs["embed", False].batched(table, token)[:, 0]
 
     def _layer_of(
-        self, kind: int
+        self, kind: int, crosses: bool
     ) -> Callable[..., tuple[jax.Array, LayerCache, jax.Array | None]]:
         """A layer of that kind: the residual stream behind it, its cache, and chosen experts."""
-        run = self.clock.programs[layer_phase(kind)].batched
+        run = self.clock.programs[layer_phase(kind), crosses].batched
         rows = jnp.int32(self.plan.kinds[kind].map.rows)
 
         def layer(
@@ -395,20 +413,27 @@ class Decoder:
 
         return layer
 
-    def _prediction(
-        self, x: jax.Array, norm: jax.Array, table: jax.Array, gap: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        """The next token's id, and the logits `[vocabulary]`."""
-        logits, best = self.clock.programs["head"].batched(x, norm, table, gap)
-        # The first row holds the logits, the vocabulary's padding at their end.
-        return best[0, 0, 0], logits[0].reshape(-1)[: self.config.vocab_size]
+    def _prediction_of(
+        self, crosses: bool
+    ) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        """The output head: the next token's id, and the logits `[vocabulary]`."""
+        run = self.clock.programs["head", crosses].batched
+
+        def prediction(
+            x: jax.Array, norm: jax.Array, table: jax.Array, gap: jax.Array
+        ) -> tuple[jax.Array, jax.Array]:
+            logits, best = run(x, norm, table, gap)
+            # The first row holds the logits, the vocabulary's padding at their end.
+            return best[0, 0, 0], logits[0].reshape(-1)[: self.config.vocab_size]
+
+        return prediction
 
     # --- time and space ---
 
     def read(self, pos: int, band: str = "nominal") -> StepReading:
         """The clock of the step at position `pos`; needs no data.
 
-        Host I/O is not part of it: the next token's id is already where the next step starts.
+        The token's way to the host and back is a phase of its own, `host`.
         """
         self._check(pos)
         return self.clock.read(pos, band)
@@ -430,7 +455,7 @@ class Decoder:
 
     @property
     def pes(self) -> int:
-        """PEs in use on the wafer."""
+        """PEs in use on all wafers."""
         return self.plan.pes
 
     @property

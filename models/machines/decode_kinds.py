@@ -5,7 +5,7 @@ import numpy as np
 from kernels.attention.layers import DecoderVariant
 from kernels.moe.wafer import ExpertMlp
 from kernels.wse.decode.activation import Activation
-from kernels.wse.decode.candidates import EndsForm, LayerKind
+from kernels.wse.decode.demand import EndsForm, LayerKind
 from kernels.wse.decode.form import DecodeForm
 from models.attention_pattern import Attention, pattern_of
 from models.config import ModelConfig

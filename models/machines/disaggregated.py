@@ -103,6 +103,8 @@ class Disaggregated:
         placement: str = "contiguous",
         system: System | None = None,
         attention: Attention = None,
+        users: int = 1,
+        wafers: int | None = None,
     ):
         """Lays the weights out on both machines.
 
@@ -118,6 +120,8 @@ class Disaggregated:
           placement: of the prompt's tokens on the chips, see `Prefill`.
           system: whose links join the chips; None puts each one hop from the next.
           attention: a variant for all layers, or several as a pattern over them; None: causal.
+          users: whose caches, each of prompt and answer, stand on the wafers.
+          wafers: that the model is cut over; None: the fewest that hold it.
 
         Raises:
           CannotLower: a variant that a machine cannot carry out, with its line.
@@ -138,6 +142,8 @@ class Disaggregated:
             dtype=self.precision,
             device=WSE3.at(),
             attention=attention,
+            users=users,
+            wafers=wafers,
         )
         self.chip = with_cores(TRN3, cores)
         if system is not None:

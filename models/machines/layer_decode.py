@@ -15,9 +15,9 @@ from emu.datasheet import BANDS
 from emu.wse import WSE3, WaferSheet
 from emu.wse.datasheets.datasheet import ENGINE
 from kernels.attention.decode_spent import PRODUCTS, kinds
-from kernels.wse.decode.candidates import LayerKind
+from kernels.wse.decode.demand import LayerKind
 from kernels.wse.decode.layer_plan import LayerStep, plan_layer
-from kernels.wse.decode.plan import PlacedKind
+from kernels.wse.decode.pe_bytes import PlacedKind
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.machines.decode import held_of

@@ -66,6 +66,8 @@ class WaferSheet(Sheet):
       io_links: links that it is made of.
       link_rows: rows of routers on which one link's wavelets enter the fabric.
       edge_cycles: distance of two wavelets that enter on one row.
+      edge_latency_s: of a message of no bytes from the edge of one wafer to that of the next.
+      host_latency_s: from a token's choice on the wafer until it is back there by way of the host.
       constants: what the numbers were measured on, where simulator and silicon differ.
     """
 
@@ -236,6 +238,22 @@ class WaferSheet(Sheet):
         "one channel in the vendor simulator",
         1,
         1 / 0.868,
+    )
+    edge_latency_s: Quantity = Quantity(
+        2e-6,
+        "assumed",
+        "two network ports of about 0.5 us and a switch of 0.5 to 1 us; none is published between "
+        "wafers. high: slower ports, and rows gathered along 1,170 PEs of an edge, 2 us",
+        1e-6,
+        5e-6,
+    )
+    host_latency_s: Quantity = Quantity(
+        10e-6,
+        "assumed",
+        "2 us to the host, 2 us back, and a host's thread that polls, takes the token and sends it "
+        "on; not published. high: a thread that is woken, and both ways through its kernel",
+        4e-6,
+        50e-6,
     )
 
 

@@ -19,11 +19,12 @@ from emu.errors import EmulationError
 
 
 class DoesNotFit(EmulationError):
-    """A model or context that no wafer can hold: needed against had, and what would do.
+    """What was to stand on wafers and is too large: needed against had, and what would do.
 
     Attributes:
-      wafers: number of wafers that would hold the model, or None where no number does.
-      context: one that would fit one wafer, about the largest or half of it; None where none does.
+      wafers: number of wafers that would hold it, or None where no number does.
+      context: the largest that would fit; None where none does, or none was asked for.
+      users: the most whose caches would fit; None likewise.
     """
 
     def __init__(
@@ -32,10 +33,12 @@ class DoesNotFit(EmulationError):
         *,
         wafers: int | None = None,
         context: int | None = None,
+        users: int | None = None,
     ):
         super().__init__(what)
         self.wafers = wafers
         self.context = context
+        self.users = users
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,39 +105,4 @@ def _runs_east(band: int) -> bool:
     return band % 2 == 0
 
 
-def lay_out(
-    width: int,
-    height: int,
-    rows: int,
-    widths: Sequence[int],
-    head_cols: int,
-) -> tuple[list[Rect], Rect] | None:
-    """The layers' regions in snake order and the head's, after them; None if they do not fit.
-
-    All are as high as each other, so that row i hands over to row i. The head shares the last band
-    where there is room, else it takes the next one.
-
-    Args:
-      width, height: of the wafer, in PEs.
-      rows: of every region.
-      widths: of the layers' regions.
-      head_cols: columns of the head's region.
-    """
-    if max(*widths, head_cols) > width:
-        return None
-    regions = snake(width, rows, widths)
-    last = regions[-1]
-    band = last.y // rows
-    east = _runs_east(band)
-    room = width - last.end if east else last.x
-    if room >= head_cols:
-        x = last.end if east else last.x - head_cols
-    else:
-        band += 1
-        x = width - head_cols if east else 0
-    if (band + 1) * rows > height:
-        return None
-    return regions, Rect(x, band * rows, head_cols, rows)
-
-
-__all__ = ["DoesNotFit", "Rect", "gap_hops", "in_bands", "lay_out", "snake"]
+__all__ = ["DoesNotFit", "Rect", "gap_hops", "in_bands", "snake"]

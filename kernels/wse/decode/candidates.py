@@ -9,17 +9,15 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from emu.datasheet import Device
 from emu.wse.pe.maps import strides_at_full_width
-from emu.wse.placement.regions import Rect, lay_out
-from kernels.wse.decode.estimate import head_cycles
-from kernels.wse.decode.form import PLAIN, DecodeForm
-from kernels.wse.decode.held import WIDE, Held
+from emu.wse.placement.wafers import MOST_WAFERS, Ground, fewest_wafers
+from kernels.wse.decode.demand import Columns, Demand, layer_bytes, layer_map
+from kernels.wse.decode.estimate import head_cycles, layer_cycles
+from kernels.wse.decode.form import DecodeForm
 from kernels.wse.decode.mapping import HeadMap, LayerMap, share_of
 from kernels.wse.decode.residual import residual_cut
-from kernels.wse.decode.varied_layer import LayerAttention
 
 # How many heights and head widths are tried; the estimate is flat around its minimum.
 ROW_CHOICES = 72
@@ -30,204 +28,136 @@ TOKEN_BYTES = (
 )
 
 
-class LayerVariant(Protocol):
-    """A variant of attention before a region is chosen; `kernels.attention.layers` has it."""
-
-    def on(self, layer: LayerMap, device: Device) -> LayerAttention:
-        """The variant on a layer's region."""
-        ...
-
-    def own_cycles(self, layer: LayerMap, device: Device) -> float:
-        """Cycles of its own arithmetic with a full cache, roughly."""
-        ...
-
-
-class ModelSizes(Protocol):
-    """A model's sizes under their Hugging Face names."""
-
-    @property
-    def hidden_size(self) -> int: ...
-    @property
-    def intermediate_size(self) -> int: ...
-    @property
-    def num_hidden_layers(self) -> int: ...
-    @property
-    def num_attention_heads(self) -> int: ...
-    @property
-    def num_key_value_heads(self) -> int: ...
-    @property
-    def head_dim(self) -> int: ...
-    @property
-    def vocab_size(self) -> int: ...
-    @property
-    def rms_norm_eps(self) -> float: ...
-    @property
-    def qk_norm(self) -> bool: ...
-    @property
-    def tie_word_embeddings(self) -> bool: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerKind:
-    """What a layer computes: layers of one kind are one program on weights of their own.
-
-    Attributes:
-      form: beside the plainest layer.
-      variant: of attention; None: causal.
-    """
-
-    form: DecodeForm = PLAIN
-    variant: LayerVariant | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class EndsForm:
-    """What both ends of a model compute beside the plainest ones; see `HeadMap`."""
-
-    embedding_scale: float = 1.0
-    logit_soft_cap: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Demand:
-    """What is to be placed, and where.
-
-    Attributes:
-      model: its sizes.
-      context: tokens the cache must hold.
-      dtype: of weights and cache.
-      device: the wafer.
-      kinds: of layers, each once.
-      of_layers: which of them each layer is.
-      ends: of the embedding and the output head.
-      held: what of each layer is in codes.
-    """
-
-    model: ModelSizes
-    context: int
-    dtype: str
-    device: Device
-    kinds: tuple[LayerKind, ...]
-    of_layers: tuple[int, ...]
-    ends: EndsForm = EndsForm()
-    held: Held = WIDE
-
-    @property
-    def in_words(self) -> str:
-        """What all is held in, for an error."""
-        parts = {"weights": self.held.weights, "a cache": self.held.cache}
-        if any(kind.form.mlp is not None for kind in self.kinds):
-            parts = {"experts": self.held.experts, **parts}
-        told = [f"{x} in {held.name}" for x, held in parts.items() if held is not None]
-        return self.dtype + (f" with {' and '.join(told)}" if told else "")
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Which kinds have regions of one width: a number for each, from 0 on."""
-        deciding = [(kind.form.mlp, kind.form.latent) for kind in self.kinds]
-        distinct = list(dict.fromkeys(deciding))
-        return tuple(distinct.index(each) for each in deciding)
-
-    @property
-    def tables(self) -> int:
-        """Tables of the vocabulary: one where embedding and output head share it."""
-        return 1 if self.model.tie_word_embeddings else 2
-
-
-Columns = tuple[int, int]
-"""Groups of columns, and columns of a group: of each key/value head one group, and of latent
-attention as many as deal the heads between them."""
-
 Layers = tuple[LayerMap, ...]
 """The mapping of each kind of layers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Regions:
-    """Regions of one height: of each kind of layers, and the head's."""
+    """Regions of one height: of each kind of layers, and the head's.
+
+    Attributes:
+      layers: the mapping of each kind.
+      head: of embedding and output head.
+      cycles: of a token, roughly.
+      wafers: the fewest that have room for all.
+    """
 
     layers: Layers
     head: HeadMap
+    cycles: float
+    wafers: int
 
 
-def layer_map(
-    demand: Demand, form: DecodeForm, rows: int, columns: Columns
-) -> LayerMap:
-    """The mapping of layers of that form on `rows` x `groups * parts` PEs."""
-    model = demand.model
-    groups, parts = columns
-    return LayerMap(
-        hidden=model.hidden_size,
-        ffn=model.intermediate_size,
-        heads=model.num_attention_heads,
-        kv_heads=groups,
-        head_dim=model.head_dim if form.latent is None else form.latent.cached_width,
-        eps=model.rms_norm_eps,
-        qk_norm=model.qk_norm,
-        context=demand.context,
-        rows=rows,
-        parts=parts,
-        dtype=demand.dtype,
-        form=form,
-        held=demand.held,
-    )
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """Regions of some columns for the kinds of layers of one width.
 
+    Attributes:
+      layers: the mapping of each of these kinds, by number.
+      cycles: of a token's way through all layers of these kinds, roughly.
+      nbytes: of the fullest PE, at the least.
+    """
 
-def layer_bytes(demand: Demand, form: DecodeForm) -> int:
-    """Bytes of a layer's weights and cache, without padding, buffers or code."""
-    # One PE for each key/value head; a latent is of all heads.
-    groups = demand.model.num_key_value_heads if form.latent is None else 1
-    one_pe = layer_map(demand, form, rows=1, columns=(groups, 1))
-    return groups * (one_pe.weight_bytes() + one_pe.cache_bytes())
+    layers: dict[int, LayerMap]
+    cycles: float
+    nbytes: int
+
+    @property
+    def cols(self) -> int:
+        return next(iter(self.layers.values())).cols
+
+    def is_beaten_by(self, other: "Choice") -> bool:
+        """Whether another is as good or better in all three ways, and narrower, in one."""
+        mine, others = ((each.cols, each.cycles, each.nbytes) for each in (self, other))
+        return mine != others and all(y <= x for x, y in zip(mine, others, strict=True))
 
 
 def candidates(demand: Demand) -> Iterator[Regions]:
-    """Regions whose tables and cache leave room for code and which one wafer can hold."""
+    """Regions whose tables and caches leave room for code, on as many wafers as may be."""
     heads = HeadChoice(demand)
-    for layers in layer_candidates(demand):
+    for layers, cycles in layer_candidates(demand):
         head = heads[layers[0].rows]
-        if head is not None and placed(layers, head, demand) is not None:
-            yield Regions(layers, head)
+        if head is None:
+            continue
+        widths = [layers[kind].cols for kind in demand.of_layers]
+        wafers = fewest_wafers(ground_of(demand.device, head.rows), widths, head.cols)
+        if wafers is not None and wafers <= (demand.wafers or MOST_WAFERS):
+            total = cycles + head_cycles(head, demand.device)
+            yield Regions(layers, head, total, wafers)
 
 
-def placed(
-    layers: Layers, head: HeadMap, demand: Demand
-) -> tuple[list[Rect], Rect] | None:
-    """Where all layers' regions lie, and the head's; None if one wafer cannot hold them."""
-    device = demand.device
-    widths = [layers[kind].cols for kind in demand.of_layers]
-    return lay_out(device.grid_width, device.grid_height, head.rows, widths, head.cols)
+def ground_of(device: Device, rows: int) -> Ground:
+    """Wafers for regions of that height."""
+    return Ground(device.grid_width, device.grid_height, rows)
 
 
-def layer_candidates(demand: Demand) -> Iterator[Layers]:
-    """Mappings of all kinds whose weights and cache leave room for the code, on any wafer."""
+def layer_candidates(demand: Demand) -> Iterator[tuple[Layers, float]]:
+    """Mappings of all kinds whose weights and caches leave room for the code, on any wafer.
+
+    With each, roughly, the cycles of a token's way through all layers.
+    """
     most = min(demand.model.hidden_size, demand.device.grid_height)
     step = max(1, most // ROW_CHOICES)
-    widths = demand.widths
-    of_forms: dict[tuple[DecodeForm, int, Columns], LayerMap | None] = {}
-
+    widths = range(max(demand.widths) + 1)
+    columns = [columns_of_width(demand, width) for width in widths]
+    needed = [_bytes_of_width(demand, width) for width in widths]
     room = demand.device.sram_bytes - demand.device.code_bytes
-    all_bytes = {kind.form: layer_bytes(demand, kind.form) for kind in demand.kinds}
-
-    def mapping(form: DecodeForm, rows: int, columns: Columns) -> LayerMap | None:
-        # Kinds differ by variants more than by forms, and combinations are many.
-        key = form, rows, columns
-        if key not in of_forms:
+    for rows in range(step, most + 1, step):
+        choices = []
+        for width in widths:
             # Of most regions it is clear at once: one of DeepSeek-V3's layers is 23 GB.
-            is_hopeless = all_bytes[form] > rows * math.prod(columns) * room
-            of_forms[key] = None if is_hopeless else fitting_map(demand, *key)
-        return of_forms[key]
-
-    choices = [columns_of_width(demand, width) for width in range(max(widths) + 1)]
-    for columns in itertools.product(*choices):
-        for rows in range(step, most + 1, step):
-            layers = [
-                mapping(kind.form, rows, columns[width])
-                for kind, width in zip(demand.kinds, widths, strict=True)
+            hopeful = [
+                each
+                for each in columns[width]
+                if needed[width] <= rows * math.prod(each) * room
             ]
-            fitting = tuple(layer for layer in layers if layer is not None)
-            if len(fitting) == len(layers):
-                yield fitting
+            found = [choice_of(demand, width, rows, each) for each in hopeful]
+            choices.append(_best([choice for choice in found if choice is not None]))
+        for chosen in itertools.product(*choices):
+            layers: dict[int, LayerMap] = {}
+            for choice in chosen:
+                layers |= choice.layers
+            in_order = tuple(layers[kind] for kind in range(len(demand.kinds)))
+            yield in_order, sum(choice.cycles for choice in chosen)
+
+
+def _bytes_of_width(demand: Demand, width: int) -> int:
+    """Bytes of the largest layer of a width."""
+    own = zip(demand.kinds, demand.widths, strict=True)
+    return max(layer_bytes(demand, kind.form) for kind, x in own if x == width)
+
+
+def choice_of(demand: Demand, width: int, rows: int, columns: Columns) -> Choice | None:
+    """Regions of that size for the kinds of a width, or None where one has no room on them."""
+    layers: dict[int, LayerMap] = {}
+    of_forms: dict[DecodeForm, LayerMap | None] = {}
+    cycles, nbytes = 0.0, 0
+    for number, kind in enumerate(demand.kinds):
+        if demand.widths[number] != width:
+            continue
+        # Kinds differ by variants more than by forms.
+        if kind.form not in of_forms:
+            of_forms[kind.form] = fitting_map(demand, kind.form, rows, columns)
+        layer = of_forms[kind.form]
+        if layer is None:
+            return None
+        each = layer_cycles(layer, demand.device)
+        if kind.variant is not None:
+            each += kind.variant.own_cycles(layer, demand.device)
+        layers[number] = layer
+        cycles += demand.of_layers.count(number) * each
+        nbytes = max(nbytes, least_bytes(layer, demand))
+    return Choice(layers, cycles, nbytes)
+
+
+def _best(choices: Sequence[Choice]) -> list[Choice]:
+    """Those that no other beats: narrower, faster or with more room left."""
+    return [
+        choice
+        for choice in choices
+        if not any(choice.is_beaten_by(other) for other in choices)
+    ]
 
 
 def columns_of_width(demand: Demand, width: int) -> list[Columns]:
@@ -278,14 +208,14 @@ def fitting_map(
         return None
     # A bound from below, in no time: the exact count traces a program and is made of the few that
     # `plan_wafer` tries.
-    fits = least_bytes(layer, demand.device) < demand.device.sram_bytes
+    fits = least_bytes(layer, demand) < demand.device.sram_bytes
     return layer if fits else None
 
 
-def least_bytes(layer: LayerMap, device: Device) -> int:
+def least_bytes(layer: LayerMap, demand: Demand) -> int:
     """Bytes of a layer's PE at the least; `place` counts the program's own."""
-    resident = layer.weight_bytes() + layer.cache_bytes()
-    return resident + layer.least_buffer_bytes() + device.code_bytes
+    resident = layer.weight_bytes() + demand.users * layer.cache_bytes()
+    return resident + layer.least_buffer_bytes() + demand.device.code_bytes
 
 
 class HeadChoice(dict[int, HeadMap | None]):
@@ -330,21 +260,15 @@ def best_head(demand: Demand, rows: int) -> HeadMap | None:
 
 
 __all__ = [
-    "Columns",
-    "Demand",
-    "EndsForm",
+    "Choice",
     "HeadChoice",
-    "LayerKind",
-    "LayerVariant",
     "Layers",
-    "ModelSizes",
     "Regions",
     "candidates",
+    "choice_of",
     "columns_of_width",
     "fitting_map",
-    "layer_bytes",
+    "ground_of",
     "layer_candidates",
-    "layer_map",
     "least_bytes",
-    "placed",
 ]

@@ -16,9 +16,9 @@ from emu.wse import (
     scalar_of_one_live,
     sram_tile,
     vector_scale,
-    walk,
 )
 from emu.wse.spaces import Sram
+from kernels.wse.decode.arrive import arrive
 from kernels.wse.decode.blocks import gemv, rms_norm
 from kernels.wse.decode.mapping import PE, HeadMap
 from kernels.wse.decode.sums import all_reduce, reduce_to_first, unchanged, zeros
@@ -92,14 +92,16 @@ def predict(
     norm: Sram,
     table: Sram,
     gap: KnownInt,
+    crosses: bool = False,
 ) -> tuple[Sram, Sram]:
     """Logits, float32 `[tokens]` on the first row, and the next token, int32 `[1]` on its first PE.
 
     Dimensions: `residual` float32 `[depth]` in the last layer's region, `norm` `[depth]`, `table`
-    `[depth, tokens]`, `gap` known hops. The lowest token id wins a tie; padding never does.
+    `[depth, tokens]`, `gap` known hops, from another wafer if it `crosses`. The lowest token id
+    wins a tie; padding never does.
     """
     # Row by row: the head's region is as high as a layer's, and splits the residual stream alike.
-    residual = walk(residual, residual, gap, axis="col")
+    residual = arrive(residual, gap, crosses)
     normed = rms_norm(
         residual,
         norm,
@@ -157,7 +159,7 @@ def embed_program(head: HeadMap) -> Program:
     return Program(kernel, head.mesh, (PE, ()))
 
 
-def head_program(head: HeadMap) -> Program:
+def head_program(head: HeadMap, crosses: bool = False) -> Program:
     """`predict` on its mesh: arguments `residual` `[rows, depth]`, `norm` alike, `table`, `gap`."""
 
     def kernel(
@@ -166,7 +168,7 @@ def head_program(head: HeadMap) -> Program:
         table: Sram,
         gap: KnownInt,
     ) -> tuple[Sram, Sram]:
-        return predict(head, residual, norm, table, gap)
+        return predict(head, residual, norm, table, gap, crosses)
 
     return Program(kernel, head.mesh, (("row",), ("row",), PE, ()))
 

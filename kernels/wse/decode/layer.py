@@ -1,4 +1,4 @@
-"""One decoder layer on its region of PEs, for one token: the walk in, attention, MLP."""
+"""One decoder layer on its region of PEs, for one token: the way in, attention, MLP."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from jax import ShapeDtypeStruct
 
 from emu.annotations import DType, KnownInt, Shape
 from emu.program import Known, Program
-from emu.wse import walk
 from emu.wse.spaces import Sram
 from kernels.wse.decode import sizes
+from kernels.wse.decode.arrive import arrive
 from kernels.wse.decode.attention import Cache, attend, attention
 from kernels.wse.decode.blocks import Weights, mlp
 from kernels.wse.decode.latent_attention import latent_attention
@@ -28,6 +28,7 @@ def decode_layer(
     gap: KnownInt,
     *given: Any,
     variant: LayerAttention | None = None,
+    crosses: bool = False,
 ) -> tuple[Sram, Cache, Sram | None]:
     """One layer for the token at `pos`, whose key and value join the cache.
 
@@ -41,12 +42,13 @@ def decode_layer(
       gap: known hops between the region behind and this one.
       given: with a temperature, that, float32 `[1]`; then what the variant is given.
       variant: of attention; None: causal.
+      crosses: whether the region behind is on another wafer.
 
     Returns:
       The residual stream on every column, the cache, and what an MLP of the form's chose, if it
       has one.
     """
-    residual = walk(residual, residual, gap, axis="col")
+    residual = arrive(residual, gap, crosses)
     temperature = None
     if layer.form.has_temperature:
         temperature, *of_variant = given
@@ -68,7 +70,9 @@ def decode_layer(
     return residual, cache, chosen
 
 
-def layer_program(layer: LayerMap, variant: LayerAttention | None = None) -> Program:
+def layer_program(
+    layer: LayerMap, variant: LayerAttention | None = None, crosses: bool = False
+) -> Program:
     """`decode_layer` on its mesh: arguments `residual, weights, cache, cos, sin, pos, gap`, a
     temperature where the form has one, and what a variant of attention is given.
 
@@ -78,7 +82,7 @@ def layer_program(layer: LayerMap, variant: LayerAttention | None = None) -> Pro
     """
 
     def kernel(*arguments: Any) -> tuple[Sram, Cache, Sram | None]:
-        return decode_layer(layer, *arguments, variant=variant)
+        return decode_layer(layer, *arguments, variant=variant, crosses=crosses)
 
     given = () if variant is None else variant.given_specs
     if layer.form.has_temperature:

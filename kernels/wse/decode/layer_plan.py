@@ -10,18 +10,11 @@ from typing import Any
 from emu import Device, Reading
 from emu.wse.placement.regions import DoesNotFit
 from kernels.wse.decode import sizes
-from kernels.wse.decode.candidates import (
-    Demand,
-    LayerKind,
-    ModelSizes,
-    layer_bytes,
-    layer_candidates,
-)
-from kernels.wse.decode.estimate import layer_cycles
+from kernels.wse.decode.candidates import layer_candidates
+from kernels.wse.decode.demand import Demand, LayerKind, ModelSizes, layer_bytes
 from kernels.wse.decode.held import WIDE, Held
 from kernels.wse.decode.layer import layer_arguments, layer_program
-from kernels.wse.decode.mapping import LayerMap
-from kernels.wse.decode.plan import PlacedKind, place_kind
+from kernels.wse.decode.pe_bytes import PlacedKind, place_kind
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,18 +75,10 @@ def plan_layer(
 
 def fastest(demand: Demand) -> PlacedKind | None:
     """The demand's only kind of layers on the fastest region that has room; None: none has."""
-    (kind,), device = demand.kinds, demand.device
-
-    def cycles(layer: LayerMap) -> float:
-        of_layer = layer_cycles(layer, device)
-        if kind.variant is None:
-            return of_layer
-        return of_layer + kind.variant.own_cycles(layer, device)
-
+    (kind,) = demand.kinds
     # Counting a PE's bytes traces its program, so the fastest by estimate are counted first.
-    maps = [layer for (layer,) in layer_candidates(demand)]
-    for layer in sorted(maps, key=cycles):
-        placed = place_kind(kind, layer, device)
+    for (layer,), _ in sorted(layer_candidates(demand), key=lambda found: found[1]):
+        placed = place_kind(kind, layer, demand.device)
         if placed is not None:
             return placed
     return None

@@ -1,87 +1,89 @@
-"""The regions for a whole model on one wafer: fastest by estimate among those that really fit."""
+"""The regions for a whole model: on the fewest wafers, the fastest by estimate that really fit."""
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Sequence
 
-import jax.numpy as jnp
-
 from emu.datasheet import Device
-from emu.errors import OutOfMemory
-from emu.wse.placement.regions import DoesNotFit, Rect, gap_hops, in_bands
+from emu.wse.placement.edges import crossing_hops
+from emu.wse.placement.regions import Rect, gap_hops
+from emu.wse.placement.wafers import MOST_WAFERS, FloorPlan, floor_plan
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
-from kernels.wse.decode.candidates import (
-    Demand,
-    EndsForm,
-    HeadChoice,
-    LayerKind,
-    ModelSizes,
-    Regions,
-    candidates,
-    layer_bytes,
-    layer_candidates,
-    least_bytes,
-    placed,
-)
-from kernels.wse.decode.estimate import head_cycles, layer_cycles
-from kernels.wse.decode.head import (
-    embed_arguments,
-    embed_program,
-    head_arguments,
-    head_program,
-)
+from kernels.wse.decode.candidates import Regions, candidates, ground_of
+from kernels.wse.decode.demand import Demand, EndsForm, LayerKind, ModelSizes
 from kernels.wse.decode.held import WIDE, Held
-from kernels.wse.decode.layer import layer_arguments, layer_program
-from kernels.wse.decode.mapping import HeadMap, LayerMap
-from kernels.wse.decode.varied_layer import LayerAttention
-
-Bytes = dict[str, int]
-"""Bytes of a PE by kind: weights, cache, buffers, code."""
+from kernels.wse.decode.limits import Limits, refusal
+from kernels.wse.decode.mapping import HeadMap
+from kernels.wse.decode.pe_bytes import Bytes, Counted, PlacedKind
 
 
 @dataclasses.dataclass(frozen=True)
-class PlacedKind:
-    """A kind of layers on regions of its own.
+class Way:
+    """How the residual stream comes to a region from the one before.
 
     Attributes:
-      map: what each PE holds, with slots for the variant's view of the cache.
-      attention: the variant there; None: causal.
-      bytes: of the fullest PE: weights, cache, buffers, code, and the variant's tables.
+      hops: on the fabric, besides the one across the region's boundary.
+      crosses: whether it comes from another wafer.
     """
 
-    map: LayerMap
-    attention: LayerAttention | None
-    bytes: Bytes
+    hops: int
+    crosses: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class WaferPlan:
-    """A model on a wafer.
+    """A model on wafers.
 
     Attributes:
       kinds: of layers, each once.
       of_layers: which of them each layer is.
-      regions: each layer's rectangle, in the order of the layers.
+      floor: where their regions lie, and the head's.
       head: what each PE of the head's region holds.
-      head_region: the rectangle of embedding and output head.
       tied: whether one table serves both ends.
       head_bytes: of the fullest PE of the head's region: weights, buffers, code.
+      grid: PEs of a wafer, width and height.
+      users: whose caches stand in every layer's region.
     """
 
     kinds: tuple[PlacedKind, ...]
     of_layers: tuple[int, ...]
-    regions: tuple[Rect, ...]
+    floor: FloorPlan
     head: HeadMap
-    head_region: Rect
     tied: bool
     head_bytes: Bytes
+    grid: tuple[int, int]
+    users: int = 1
 
     @property
     def layers(self) -> tuple[PlacedKind, ...]:
         """The kind of each layer."""
         return tuple(self.kinds[kind] for kind in self.of_layers)
+
+    @property
+    def wafers(self) -> int:
+        """How many there are."""
+        return self.floor.wafers
+
+    @property
+    def regions(self) -> tuple[Rect, ...]:
+        """Each layer's rectangle on its wafer, in the order of the layers."""
+        return self.floor.regions
+
+    @property
+    def of_wafers(self) -> tuple[int, ...]:
+        """Each layer's wafer, from 0 on."""
+        return self.floor.of_wafers
+
+    @property
+    def head_region(self) -> Rect:
+        """The rectangle of embedding and output head."""
+        return self.floor.head
+
+    @property
+    def head_wafer(self) -> int:
+        """Its wafer, the last one."""
+        return self.floor.head_wafer
 
     @property
     def layer_bytes(self) -> Bytes:
@@ -95,14 +97,21 @@ class WaferPlan:
         return of_layers + self.head_region.pes
 
     @property
-    def gaps(self) -> tuple[int, ...]:
-        """Hops into each layer's region, then into the head's."""
+    def ways(self) -> tuple[Way, ...]:
+        """How a token comes into each layer's region, then into the head's."""
         # A token begins and ends at the head's region, which holds the embedding too.
-        stops = (self.head_region, *self.regions, self.head_region)
-        hops = []
-        for behind, ahead in itertools.pairwise(stops):
-            hops.append(gap_hops(behind, ahead))
-        return tuple(hops)
+        regions = (self.head_region, *self.regions, self.head_region)
+        wafers = (self.head_wafer, *self.of_wafers, self.head_wafer)
+        width, _ = self.grid
+        ways = []
+        for (behind, a), (ahead, b) in itertools.pairwise(
+            zip(regions, wafers, strict=True)
+        ):
+            if a == b:
+                ways.append(Way(gap_hops(behind, ahead), crosses=False))
+            else:
+                ways.append(Way(crossing_hops(behind, ahead, width), crosses=True))
+        return tuple(ways)
 
 
 def plan_wafer(
@@ -114,25 +123,31 @@ def plan_wafer(
     of_layers: Sequence[int] = (),
     ends: EndsForm = EndsForm(),
     held: Held = WIDE,
+    users: int = 1,
+    wafers: int | None = None,
 ) -> WaferPlan:
     """Chooses regions and checks, byte by byte, that they fit.
 
     Args:
       config: the model's sizes.
-      context: tokens the cache must hold.
+      context: tokens that each user's cache must hold.
       dtype: of weights and cache.
-      device: the wafer.
+      device: a wafer, of which there may be several.
       kinds: of layers, each once.
       of_layers: which of them each layer is; none: all are the first.
       ends: what embedding and output head compute.
       held: what of each layer is in codes; tables and norms are in `dtype`.
+      users: whose caches, each of `context` tokens, stand in every layer's region.
+      wafers: how many the model is cut over, between layers; None: the fewest that hold it. More of
+        them give layers larger regions where these are faster.
 
     Raises:
       CannotLower: a variant's arithmetic that a PE has not, with the user's line.
-      DoesNotFit: no choice fits one wafer; it says how many wafers or which context would do.
+      DoesNotFit: no choice fits; it says how many wafers, which context and how many users would.
     """
     sizes.check_wafer(device)
     sizes.within("context", context, 1, sizes.MOST)
+    sizes.within("users", users, 1, sizes.MOST)
     sizes.check_dtype(dtype)
     sizes.check_whole(
         config,
@@ -140,6 +155,9 @@ def plan_wafer(
         *("num_attention_heads", "num_key_value_heads", "head_dim"),
     )
     layers = config.num_hidden_layers
+    if wafers is not None:
+        # One for each layer, and one for the head.
+        sizes.within("wafers", wafers, 1, min(MOST_WAFERS, layers + 1))
     of_layers = tuple(int(kind) for kind in of_layers) or (0,) * layers
     if len(of_layers) != layers:
         refuse(
@@ -147,201 +165,61 @@ def plan_wafer(
         )
     for kind in of_layers:
         sizes.within("a layer's kind", kind, 0, len(kinds) - 1)
-    demand = Demand(config, context, dtype, device, tuple(kinds), of_layers, ends, held)
-    counts = [of_layers.count(kind) for kind in range(len(kinds))]
-    of_map = functools.cache(functools.partial(layer_cycles, device=device))
+    demand = Demand(
+        *(config, context, dtype, device, tuple(kinds), of_layers, ends, held),
+        users=users,
+        wafers=wafers,
+    )
+    counted = Counted(device)
+    plan = fastest(demand, counted)
+    if plan is None:
+        raise refusal(demand, Limits(counted, fastest))
+    return plan
 
-    def token_cycles(regions: Regions) -> float:
-        total = head_cycles(regions.head, device)
-        each = zip(counts, demand.kinds, regions.layers, strict=True)
-        for count, kind, layer in each:
-            total += count * of_map(layer)
-            if kind.variant is not None:
-                total += count * kind.variant.own_cycles(layer, device)
-        return total
 
-    # Counting a PE's bytes traces its programs, so the fastest by estimate are counted first, until
+def fastest(demand: Demand, counted: Counted) -> WaferPlan | None:
+    """The fastest by estimate that really fit, on the fewest wafers where their number is open."""
+
+    # Counting a PE's bytes traces its programs, so the best by estimate are counted first, until
     # one fits.
-    for regions in sorted(candidates(demand), key=token_cycles):
-        plan = place(regions, demand)
+    def order(regions: Regions) -> tuple[int, float]:
+        fewest = regions.wafers if demand.wafers is None else 0
+        return fewest, regions.cycles
+
+    for regions in sorted(candidates(demand), key=order):
+        plan = place(regions, demand, counted)
         if plan is not None:
             return plan
-    raise refusal(demand)
+    return None
 
 
-def place(regions: Regions, demand: Demand) -> WaferPlan | None:
+def place(regions: Regions, demand: Demand, counted: Counted) -> WaferPlan | None:
     """The plan of chosen regions, or None where a PE's bytes do not fit."""
-    head = regions.head
-    device = demand.device
-    places = placed(regions.layers, head, demand)
-    head_bytes = head_figures(head, demand.tables, device)
-    if places is None or head_bytes is None:
+    head, device = regions.head, demand.device
+    widths = [regions.layers[kind].cols for kind in demand.of_layers]
+    ground = ground_of(device, head.rows)
+    floor = floor_plan(ground, widths, head.cols, demand.wafers or regions.wafers)
+    if floor is None:
+        return None
+    head_bytes = counted.head(head, demand.tables)
+    if head_bytes is None:
         return None
     kinds = []
     for kind, layer in zip(demand.kinds, regions.layers, strict=True):
-        placed_kind = place_kind(kind, layer, device)
+        placed_kind = counted.layer(kind, layer, demand.users)
         if placed_kind is None:
             return None
         kinds.append(placed_kind)
-    of_layers, head_region = places
     return WaferPlan(
-        tuple(kinds),
-        demand.of_layers,
-        tuple(of_layers),
-        head,
-        head_region,
-        bool(demand.model.tie_word_embeddings),
-        head_bytes,
+        kinds=tuple(kinds),
+        of_layers=demand.of_layers,
+        floor=floor,
+        head=head,
+        tied=bool(demand.model.tie_word_embeddings),
+        head_bytes=head_bytes,
+        grid=(device.grid_width, device.grid_height),
+        users=demand.users,
     )
 
 
-def place_kind(kind: LayerKind, layer: LayerMap, device: Device) -> PlacedKind | None:
-    """A kind of layers on its region, or None where a PE's bytes do not fit."""
-    attention = None
-    if kind.variant is not None:
-        attention = kind.variant.on(layer, device)
-        spare = max(0, attention.map.held_slots - layer.slots)
-        layer = dataclasses.replace(layer, spare_slots=spare)
-    figures = layer_figures(layer, device, attention)
-    return None if figures is None else PlacedKind(layer, attention, figures)
-
-
-def layer_figures(
-    layer: LayerMap, device: Device, variant: LayerAttention | None = None
-) -> Bytes | None:
-    """Bytes of a layer's PE by kind, from the memory of the very program; None if too many."""
-    program = layer_program(layer, variant)
-    try:
-        peak = program.memory(device, *layer_arguments(layer, 0, 0, variant))["sram"]
-    except OutOfMemory:
-        return None
-    tables = 0 if variant is None else variant.table_bytes
-    resident = layer.weight_bytes() + tables
-    figures = _figures(peak, resident, layer.cache_bytes(), device)
-    if figures is None or not tables:
-        return figures
-    return {**figures, "weights": layer.weight_bytes(), "tables": tables}
-
-
-def head_figures(head: HeadMap, tables: int, device: Device) -> Bytes | None:
-    """Bytes of a PE of the head's region by kind; None if too many.
-
-    Embedding and output head run one after the other: the larger one's buffers count. Each of the
-    two programs holds one table; the PE holds both, and the norm.
-    """
-    norm = head.depth * head.itemsize
-    try:
-        at_head = head_program(head).memory(device, *head_arguments(head, 0))
-        at_embedding = embed_program(head).memory(device, *embed_arguments(head))
-    except OutOfMemory:
-        return None
-    # The norm is resident and counted once, below; without it the two peaks are one table and
-    # buffers each.
-    peak = max(at_head["sram"] - norm, at_embedding["sram"])
-    buffers = peak - head.table_bytes()
-    resident = head.table_bytes() * tables + norm
-    return _figures(resident + buffers, resident, 0, device)
-
-
-def _figures(peak: int, weights: int, cache: int, device: Device) -> Bytes | None:
-    if peak + device.code_bytes > device.sram_bytes:
-        return None
-    return {
-        "weights": weights,
-        "cache": cache,
-        "buffers": peak - weights - cache,
-        "code": device.code_bytes,
-    }
-
-
-def refusal(demand: Demand) -> DoesNotFit:
-    """Why nothing fits, and the number of wafers or the context that would do."""
-    device = demand.device
-    needed = wafers(demand)
-    shorter = largest_context(demand)
-    pes = device.grid_width * device.grid_height
-    had = pes * (device.sram_bytes - device.code_bytes)
-    remedies = []
-    if needed:
-        remedies.append(f"{needed} wafers would hold it, cut at layer boundaries")
-    if shorter:
-        remedies.append(f"a context of {shorter} tokens would fit one")
-    if not remedies:
-        remedies.append("no number of wafers would do: a layer is too large")
-    return DoesNotFit(
-        f"{device.name}: the model with a context of {demand.context:,} tokens in "
-        f"{demand.in_words} needs at least {model_bytes(demand):,} bytes of sram, a wafer has "
-        f"{had:,} beside its code, and no cut into regions of at most {device.sram_bytes:,} "
-        f"bytes a PE was found; {'; '.join(remedies)}",
-        wafers=needed,
-        context=shorter,
-    )
-
-
-def model_bytes(demand: Demand) -> int:
-    """Bytes of all weights and the cache, without padding, buffers or code."""
-    model = demand.model
-    table = model.vocab_size * model.hidden_size * jnp.dtype(demand.dtype).itemsize
-    total = demand.tables * table
-    for kind in demand.of_layers:
-        total += layer_bytes(demand, demand.kinds[kind].form)
-    return total
-
-
-def wafers(demand: Demand) -> int | None:
-    """Wafers that would hold the model by the closed form."""
-    device = demand.device
-    heads = HeadChoice(demand)
-    counts = []
-    for layers in layer_candidates(demand):
-        rows = layers[0].rows
-        head = heads[rows]
-        a_wafer = device.grid_height // rows
-        if head is None or not a_wafer:
-            continue
-        widths = [layers[kind].cols for kind in demand.of_layers]
-        bands = len(in_bands(device.grid_width, [*widths, head.cols]))
-        counts.append(-(-bands // a_wafer))
-    if not counts:
-        return None
-    return max(2, min(counts))  # one was tried, region by region, and did not do
-
-
-def largest_context(demand: Demand) -> int | None:
-    """A context below the one asked for that really fits one wafer; nearly the largest."""
-    # Weights alone may be too many: then no context will do, and none need be tried.
-    if not fits_with(demand, 1):
-        return None
-    low = 0
-    high = demand.context
-    # `low` fits and `high` does not. A context of 8,000 is told to 125 tokens, as every trial
-    # traces a program.
-    while high - low > max(1, low // 64):
-        middle = (low + high) // 2
-        if fits_with(demand, middle):
-            low = middle
-        else:
-            high = middle
-    return low or None
-
-
-def fits_with(demand: Demand, context: int) -> bool:
-    """Whether the model fits one wafer with so long a cache, on the regions with the most room."""
-    tried = dataclasses.replace(demand, context=context)
-    # Where even the region with the most room by the closed form overflows, that context is too
-    # long.
-    roomiest = min(
-        candidates(tried),
-        key=lambda regions: max(least_bytes(x, demand.device) for x in regions.layers),
-        default=None,
-    )
-    return roomiest is not None and place(roomiest, tried) is not None
-
-
-__all__ = [
-    "PlacedKind",
-    "WaferPlan",
-    "place",
-    "place_kind",
-    "plan_wafer",
-]
+__all__ = ["PlacedKind", "WaferPlan", "Way", "fastest", "place", "plan_wafer"]

@@ -1,8 +1,9 @@
-"""The clock of one token's way through a plan: embedding, every layer, output head.
+"""The clock of one token's way through a plan: embedding, every layer, output head, host.
 
 A kind of layers has one program, which is read once for each distance between two regions, and the
-phases' times add up: a layer's PEs start when the activation walks in, and only then. A model of 32
-equal layers whose regions lie 0 or 7 hops apart costs two readings, not 32.
+phases' times add up: a layer's PEs start when the activation comes in, and only then. A model of 32
+equal layers whose regions lie 0 or 7 hops apart costs two readings, not 32; of 61 on as many wafers
+those that lie alike are one too.
 """
 
 import dataclasses
@@ -19,7 +20,26 @@ from kernels.wse.decode.head import (
     head_program,
 )
 from kernels.wse.decode.layer import layer_arguments, layer_program
-from kernels.wse.decode.plan import WaferPlan
+from kernels.wse.decode.plan import WaferPlan, Way
+
+HOST = "host"
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A part of a token's way that begins when the one before has ended.
+
+    Attributes:
+      name: `embed`, `layer 0` and so on, `head` or `host`.
+      wafer: where it is; the host's stage is at the head's.
+      cycles: with the way into its region.
+      crosses: whether that way comes from another wafer.
+    """
+
+    name: str
+    wafer: int
+    cycles: int
+    crosses: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,11 +48,13 @@ class StepReading:
 
     Attributes:
       device: machine and band.
-      phase_cycles: cycles of `embed`, `layers` (walks included) and `head` (walk included).
+      phase_cycles: cycles of `embed`, `layers` and `head`, with the ways into their regions, and of
+        `host`, which takes the token and gives it back.
       busy_cycles: engine to its mean busy cycles of a PE, over all PEs in use.
       flops: floating-point operations, over all PEs.
       sram_read_bytes, sram_write_bytes: traffic of all PEs with their memory.
       wavelet_hops: 32-bit words times router-to-router hops.
+      io_bytes: that pass from wafer to wafer.
       pes: PEs in use.
     """
 
@@ -43,16 +65,26 @@ class StepReading:
     sram_read_bytes: int
     sram_write_bytes: int
     wavelet_hops: int
+    io_bytes: int
     pes: int
 
     @property
     def cycles(self) -> int:
-        """From the token id at the head's corner PE to the next one there."""
+        """From the token id at the head's corner PE to the next one there, by way of the host."""
         return sum(self.phase_cycles.values())
 
     @property
     def seconds(self) -> float:
         return self.cycles / self.device.tick_hz
+
+    @property
+    def wafer_cycles(self) -> int:
+        """The same without the host: where the wafers go on from their own token."""
+        return self.cycles - self.phase_cycles[HOST]
+
+    @property
+    def wafer_seconds(self) -> float:
+        return self.wafer_cycles / self.device.tick_hz
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +94,7 @@ class Trace:
     Attributes:
       events: instructions of these PEs, in cycles from the start of the token.
       starts: when embedding, each layer and the head began.
-      cycles: when the token was done.
+      cycles: when the token was chosen; the host takes it from there.
     """
 
     events: list[Event]
@@ -76,28 +108,34 @@ class Trace:
 
 
 class TokenClock:
-    """Reads a plan's programs; what was read once is kept."""
+    """Reads a plan's programs; what was read once is kept.
+
+    Attributes:
+      programs: of `embed`, `head` and each kind of layers, see `layer_phase`, by whether what comes
+        in crosses from another wafer.
+    """
 
     def __init__(self, plan: WaferPlan, device: Device):
         self.plan = plan
         self.device = device
-        self.programs: dict[str, Program] = {
-            "embed": embed_program(plan.head),
-            "head": head_program(plan.head),
-        }
-        for number, kind in enumerate(plan.kinds):
-            program = layer_program(kind.map, kind.attention)
-            self.programs[layer_phase(number)] = program
+        self.programs: dict[tuple[str, bool], Program] = {}
+        self.programs["embed", False] = embed_program(plan.head)
+        for crosses in (False, True):
+            self.programs["head", crosses] = head_program(plan.head, crosses)
+            for number, kind in enumerate(plan.kinds):
+                program = layer_program(kind.map, kind.attention, crosses)
+                self.programs[layer_phase(number), crosses] = program
         self._kept: dict[Any, Reading] = {}
 
     def read(self, pos: int, band: str = "nominal") -> StepReading:
-        """The clock of the token at `pos` on this wafer under `band`."""
+        """The clock of the token at `pos` on these wafers under `band`."""
         readings = self.stops(pos, band)
         embed, *layers, head = readings
         phases = {
             "embed": embed.end_ticks,
             "layers": sum(reading.end_ticks for reading in layers),
             "head": head.end_ticks,
+            HOST: self.host_cycles(band),
         }
         # A reading's cycles are the mean of its own PEs. Regions differ in size, so totals are
         # added, and the head's PEs count with what they do at both ends of the token.
@@ -110,57 +148,84 @@ class TokenClock:
             sram_read_bytes=_total(readings, "bytes", "sram_read"),
             sram_write_bytes=_total(readings, "bytes", "sram_write"),
             wavelet_hops=_total(readings, "other", "wavelet_hops"),
+            io_bytes=_total(readings, "other", "io_bytes"),
             pes=self.plan.pes,
         )
 
+    def stages(self, pos: int, band: str = "nominal") -> tuple[Stage, ...]:
+        """What the token at `pos` goes through, in order; their cycles are the step's."""
+        plan = self.plan
+        embed, *layers, head = self.stops(pos, band)
+        found = [Stage("embed", plan.head_wafer, embed.end_ticks)]
+        *ways, last = plan.ways
+        each = zip(layers, plan.of_wafers, ways, strict=True)
+        for number, (layer, wafer, way) in enumerate(each):
+            name = f"layer {number}"
+            found.append(Stage(name, wafer, layer.end_ticks, way.crosses))
+        found.append(Stage("head", plan.head_wafer, head.end_ticks, last.crosses))
+        found.append(Stage(HOST, plan.head_wafer, self.host_cycles(band)))
+        return tuple(found)
+
+    def host_cycles(self, band: str) -> int:
+        """From a token's choice until it is back on the wafer as the next step's."""
+        device = self.device.sheet.at(band)
+        return device.ticks(device.host_latency_s)
+
     def stops(self, pos: int, band: str, **options: Any) -> list[Reading]:
         """Readings of the embedding, of each layer and of the head, in order."""
-        *gaps, last_gap = self.plan.gaps
+        *ways, last = self.plan.ways
         readings = [self.one("embed", band, **options)]
-        for gap, kind in zip(gaps, self.plan.of_layers, strict=True):
-            phase = layer_phase(kind)
-            readings.append(self.one(phase, band, pos, gap, **options))
-        readings.append(self.one("head", band, last_gap, **options))
+        for way, kind in zip(ways, self.plan.of_layers, strict=True):
+            readings.append(self.one(layer_phase(kind), band, pos, way, **options))
+        readings.append(self.one("head", band, 0, last, **options))
         return readings
 
-    def one(self, phase: str, band: str, *at: int, **options: Any) -> Reading:
-        """One program's reading; the embedding's and the head's serve every position.
+    def one(
+        self,
+        phase: str,
+        band: str,
+        pos: int = 0,
+        way: Way = Way(0, crosses=False),
+        **options: Any,
+    ) -> Reading:
+        """One program's reading.
 
         Args:
           phase: `"embed"`, `"head"`, or a layer's, see `layer_phase`.
           band: of the datasheet.
-          at: nothing; position and hops from the region behind; hops.
+          pos: the position, of a layer's; the embedding's and the head's serve every one.
+          way: into the region, of a layer's and the head's.
           options: see `Program.read`.
         """
-        # The distance into a layer's region is in `at`: layers at one distance share a reading.
-        key = (phase, band, *at, *options.items())
+        # The distance into a layer's region is in `way`: layers at one distance share a reading.
+        key = (phase, band, pos, way, *options.items())
         if key not in self._kept:
             device = self.device.sheet.at(band)
-            program = self.programs[phase]
-            shapes = self.shapes(phase, *at)
+            program = self.programs[phase, way.crosses]
+            shapes = self.shapes(phase, pos, way.hops)
             self._kept[key] = program.read(device, *shapes, **options)
         return self._kept[key]
 
-    def shapes(self, phase: str, *at: int) -> tuple[Any, ...]:
-        """A program's arguments without data; `at` as for `one`."""
+    def shapes(self, phase: str, pos: int, hops: int) -> tuple[Any, ...]:
+        """A program's arguments without data; `pos` and `hops` as for `one`."""
         if phase == "embed":
             return embed_arguments(self.plan.head)
         if phase == "head":
-            return head_arguments(self.plan.head, *at)
+            return head_arguments(self.plan.head, hops)
         (kind,) = [
             kind
             for number, kind in enumerate(self.plan.kinds)
             if layer_phase(number) == phase
         ]
-        return layer_arguments(kind.map, *at, variant=kind.attention)
+        return layer_arguments(kind.map, pos, hops, variant=kind.attention)
 
     def bound(self, pos: int) -> Bound:
         """What keeps a layer, which is nearly all of a token, from being faster."""
         band = self.device.band
-        gap = self.plan.gaps[-2]  # into the last layer; the last one leads to the head
+        way = self.plan.ways[-2]  # into the last layer; the last one leads to the head
         phase = layer_phase(self.plan.of_layers[-1])
-        uncontended = self.one(phase, band, pos, gap, contended=False)
-        contended = self.one(phase, band, pos, gap)
+        uncontended = self.one(phase, band, pos, way, contended=False)
+        contended = self.one(phase, band, pos, way)
         return bound(contended, uncontended)
 
     def trace(self, pos: int, band: str = "nominal") -> Trace:
@@ -193,4 +258,4 @@ def _total(readings: list[Reading], kind: str, name: str) -> int:
     return sum(reading.tally.by(kind).get(name, 0) for reading in readings)
 
 
-__all__ = ["StepReading", "TokenClock", "Trace", "layer_phase"]
+__all__ = ["HOST", "Stage", "StepReading", "TokenClock", "Trace", "layer_phase"]

@@ -24,7 +24,7 @@ from emu.datasheet import Device
 from emu.interconnect import Entry
 from emu.wse.collectives.multicast_2d.arrival import multicast_2d
 from emu.wse.ingest import ingest
-from emu.wse.regions import Rect
+from emu.wse.placement.regions import Rect
 from emu.wse.timeline.wires import wires
 from emu.wse.wavelets import WORD_BYTES
 from kernels.formats.formats import Format
@@ -52,8 +52,8 @@ class Landing:
 
 def landings(plan: WaferPlan) -> list[Landing]:
     """Where each layer of a plan lies."""
-    each = zip(plan.layers, plan.regions, strict=True)
-    return [Landing(0, region, kind.map) for kind, region in each]
+    each = zip(plan.of_wafers, plan.layers, plan.regions, strict=True)
+    return [Landing(wafer, region, kind.map) for wafer, kind, region in each]
 
 
 class Entering(NamedTuple):

@@ -2,12 +2,15 @@
 
 import itertools
 
+import numpy as np
 import pytest
 
 from emu import BANDS
 from emu.errors import LimitExceeded
 from emu.wse import WSE2, WSE3, WSE3_SILICON, at_clock, on_silicon
-from emu.wse.placement.regions import Rect, gap_hops, lay_out, snake
+from emu.wse.placement.edges import crossing_hops, edge_hops
+from emu.wse.placement.regions import Rect, gap_hops, snake
+from emu.wse.placement.wafers import Ground, fewest_wafers, floor_plan
 
 
 def overlap(a: Rect, b: Rect) -> bool:
@@ -18,13 +21,18 @@ def overlap(a: Rect, b: Rect) -> bool:
 @pytest.mark.parametrize("count", [1, 3, 4, 7])
 @pytest.mark.parametrize("head_cols", [2, 9, 17])
 def test_regions_and_head_are_apart_and_inside(count: int, head_cols: int) -> None:
-    placed = lay_out(17, 26, 6, [5] * count, head_cols)
-    assert placed is not None
-    regions, head = placed
-    for a, b in itertools.combinations([*regions, head], 2):
-        assert not overlap(a, b)
-    for r in (*regions, head):
-        assert 0 <= r.x and r.x + r.width <= 17 and 0 <= r.y and r.y + r.height <= 26
+    for wafers in range(1, count + 1):
+        plan = floor_plan(Ground(17, 26, 6), [5] * count, head_cols, wafers)
+        assert plan is not None and plan.wafers == wafers
+        assert sorted(plan.of_wafers) == list(plan.of_wafers)
+        assert {*plan.of_wafers, plan.head_wafer} == set(range(wafers))
+        places = [*zip(plan.of_wafers, plan.regions, strict=True)]
+        places.append((plan.head_wafer, plan.head))
+        for (a, here), (b, there) in itertools.combinations(places, 2):
+            assert a != b or not overlap(here, there)
+        for _, r in places:
+            assert 0 <= r.x and r.x + r.width <= 17
+            assert 0 <= r.y and r.y + r.height <= 26
 
 
 def test_consecutive_regions_touch() -> None:
@@ -45,28 +53,73 @@ def test_consecutive_regions_touch() -> None:
 
 def test_regions_of_several_widths_fill_band_after_band() -> None:
     widths = [5, 5, 9, 9, 6]
-    placed = lay_out(17, 24, 6, widths, 4)
-    assert placed is not None
-    regions, head = placed
-    # Two regions; one, beneath their end at 10; two more, and 2 columns; the head to the west.
-    assert [(r.x, r.y, r.width) for r in regions] == [
+    plan = floor_plan(Ground(17, 24, 6), widths, 4, wafers=1)
+    assert plan is not None
+    # Two regions; one, beneath their end at 10; two more, and 2 columns; the head beneath these.
+    assert [(r.x, r.y, r.width) for r in plan.regions] == [
         (0, 0, 5),
         (5, 0, 5),
         (1, 6, 9),
         (0, 12, 9),
         (9, 12, 6),
     ]
-    assert head == Rect(13, 18, 4, 6)
-    for a, b in itertools.combinations([*regions, head], 2):
+    assert plan.head == Rect(11, 18, 4, 6)
+    for a, b in itertools.combinations([*plan.regions, plan.head], 2):
         assert not overlap(a, b)
     wide = snake(17, 6, [5, 6, 15, 2])
     assert [(r.x, r.y) for r in wide] == [(0, 0), (5, 0), (2, 6), (0, 6)]
 
 
+def test_the_example_of_three_wafers() -> None:
+    ground = Ground(17, 6, 6)
+    assert fewest_wafers(ground, [5] * 7, 4) == 3
+    plan = floor_plan(ground, [5] * 7, 4, wafers=3)
+    assert plan is not None
+    assert plan.of_wafers == (0, 0, 0, 1, 1, 1, 2) and plan.head_wafer == 2
+    assert [r.x for r in plan.regions] == [0, 5, 10, 0, 5, 10, 0]
+    assert plan.head == Rect(5, 0, 4, 6)
+
+
 def test_what_is_too_large_is_not_laid_out() -> None:
-    assert lay_out(17, 20, 6, [5] * 10, 2) is None  # nine regions in three bands
-    assert lay_out(17, 20, 6, [18], 2) is None
-    assert lay_out(17, 20, 6, [5], 18) is None
+    ground = Ground(17, 20, 6)
+    # Ten regions are four bands, and the head is in the last.
+    assert fewest_wafers(ground, [5] * 10, 2) == 2
+    assert floor_plan(ground, [5] * 10, 2, wafers=1) is None
+    assert fewest_wafers(ground, [18], 2) is None
+    assert fewest_wafers(ground, [5], 18) is None
+    assert fewest_wafers(Ground(17, 5, 6), [5], 2) is None
+    # Two layers and a head are three wafers at the most.
+    assert floor_plan(ground, [5] * 2, 2, wafers=3) is not None
+    assert floor_plan(ground, [5] * 2, 2, wafers=4) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_cuts_are_as_even_as_they_can_be(seed: int) -> None:
+    """Against all cuts of a few regions: none has a fullest wafer of fewer columns."""
+    random = np.random.default_rng(seed)
+    widths = random.integers(1, 9, size=6).tolist()
+    ground, wafers = Ground(10, 12, 6), int(random.integers(1, 5))
+    plan = floor_plan(ground, widths[:-1], widths[-1], wafers)
+    fullest = []
+    for places in itertools.combinations(range(1, len(widths)), wafers - 1):
+        ends = [0, *places, len(widths)]
+        parts = [widths[a:b] for a, b in itertools.pairwise(ends)]
+        if all(ground.holds(part) for part in parts):
+            fullest.append(max(sum(part) for part in parts))
+    assert (plan is None) == (not fullest)
+    if plan is not None:
+        columns = [0] * wafers
+        for wafer, width in zip(
+            (*plan.of_wafers, plan.head_wafer), widths, strict=True
+        ):
+            columns[wafer] += width
+        assert max(columns) == min(fullest)
+
+
+def test_hops_to_the_edges() -> None:
+    assert edge_hops(Rect(10, 0, 5, 6), 17) == 2
+    assert edge_hops(Rect(0, 0, 5, 6), 17) == 0
+    assert crossing_hops(Rect(10, 0, 5, 6), Rect(3, 6, 5, 6), 17) == 2 + 3
 
 
 def test_gap_counts_hops_between_facing_edges() -> None:

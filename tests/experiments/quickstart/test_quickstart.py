@@ -19,7 +19,7 @@ from models.precision import precision
 ROOT = pathlib.Path(__file__).parents[3]
 FIELDS = {
     "": "prompt_tokens tokens oracle_tokens text tokens_equal max_abs_logit_diff ttft_s tpot_s "
-    "prefill handoff decode wall_s peak_rss_bytes",
+    "tpot_without_host_s prefill handoff decode wall_s peak_rss_bytes",
     "tpot_s": "first median last",
     "prefill": "chips cores_per_chip time_s flops useful_flops engines hbm_bytes link_bytes",
     "handoff": "bytes time_s exposed_s",
@@ -68,8 +68,13 @@ def test_bands_are_ordered_and_parts_sum(result: dict[str, Any]) -> None:
         result["ttft_s"],
         result["prefill"]["time_s"],
         result["tpot_s"]["median"],
+        result["tpot_without_host_s"],
     ):
         assert 0 < times["low"] <= times["nominal"] <= times["high"]
+    for band, host_s in {"low": 4e-6, "nominal": 10e-6, "high": 50e-6}.items():
+        median = result["tpot_s"]["median"][band]
+        without = result["tpot_without_host_s"][band]
+        assert median - without == pytest.approx(host_s, abs=1e-9)
     for band, parts in result["ttft_parts_s"].items():
         assert sum(parts.values()) == pytest.approx(result["ttft_s"][band])
 
@@ -167,6 +172,7 @@ def test_one_token_needs_no_decode(tmp_path: pathlib.Path) -> None:
     assert len(data["tokens"]) == 1
     assert data["decode"]["steps"] == 0
     assert data["tpot_s"]["median"]["nominal"] is None
+    assert data["tpot_without_host_s"]["nominal"] is None
 
 
 @pytest.mark.parametrize(
@@ -244,7 +250,7 @@ def test_a_model_too_large_for_the_wafer_says_what_would_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(SystemExit) as stop, cli.exit_codes():
-        Decoder(LLAMA_3_1_70B, {}, context=4096, dtype="bfloat16")
+        Decoder(LLAMA_3_1_70B, {}, context=4096, dtype="bfloat16", wafers=1)
     assert stop.value.code == 2
     error = capsys.readouterr().err
     assert "wafers" in error and error.count("\n") == 1

@@ -14,7 +14,7 @@ from kernels.moe.wafer import ExpertMlp
 from kernels.moe.wafer.layout import MATRICES as OF_EXPERTS
 from kernels.wse.decode import layout
 from kernels.wse.decode.activation import Activation
-from kernels.wse.decode.candidates import LayerKind
+from kernels.wse.decode.demand import LayerKind
 from kernels.wse.decode.form import DecodeForm
 from kernels.wse.decode.held import Held
 from kernels.wse.decode.layer import layer_arguments, layer_program

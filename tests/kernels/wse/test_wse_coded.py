@@ -241,8 +241,9 @@ def test_a_model_that_one_wafer_holds_in_codes_alone() -> None:
     """Qwen3-32B: 64 GB in bfloat16, of which a wafer has 40, and 20 in MXFP4."""
     sizes = QWEN3_32B, 4096, "bfloat16", WAFER
     with pytest.raises(DoesNotFit, match="in bfloat16 needs at least 66,.* 3 wafers"):
-        plan_wafer(*sizes)
+        plan_wafer(*sizes, wafers=1)
     plan = plan_wafer(*sizes, held=Held(FORMATS["mxfp4"]))
+    assert plan.wafers == 1
     layer, nbytes = plan.layers[0].map, plan.layers[0].bytes
     assert sum(nbytes.values()) <= WAFER.sram_bytes
     # Of a PE's weights nearly all are words of four codes and a byte for 32.
@@ -250,4 +251,4 @@ def test_a_model_that_one_wafer_holds_in_codes_alone() -> None:
     assert 0.5 * codes < nbytes["weights"] < 0.75 * codes
     too_wide = "in bfloat16 with weights in fp8_block needs at least"
     with pytest.raises(DoesNotFit, match=too_wide):
-        plan_wafer(*sizes, held=Held(FORMATS["fp8_block"]))
+        plan_wafer(*sizes, held=Held(FORMATS["fp8_block"]), wafers=1)

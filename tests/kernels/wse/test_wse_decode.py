@@ -12,7 +12,7 @@ from emu.wse import WSE3
 from emu.wse.placement.regions import DoesNotFit
 from kernels.wse.decode import estimate
 from kernels.wse.decode.layer import layer_arguments, layer_program
-from kernels.wse.decode.plan import plan_wafer
+from kernels.wse.decode.plan import WaferPlan, plan_wafer
 from kernels.wse.decode.token import TokenClock
 from models.config import ModelConfig
 from models.machines.decode import Decoder
@@ -80,7 +80,13 @@ def test_step_clock_adds_up(pair: tuple[Sizes, Any, Decoder]) -> None:
     sizes, _, decoder = pair
     step = decoder.read(CONTEXT - 1)
     parts = decoder.clock.stops(CONTEXT - 1, "nominal")
-    assert step.cycles == sum(r.end_ticks for r in parts)
+    assert step.wafer_cycles == sum(r.end_ticks for r in parts)
+    # 10 us of 1.1 GHz by way of the host.
+    assert step.cycles - step.wafer_cycles == step.phase_cycles["host"] == 11_000
+    stages = decoder.clock.stages(CONTEXT - 1, "nominal")
+    layers = [f"layer {n}" for n in range(sizes.num_hidden_layers)]
+    assert [stage.name for stage in stages] == ["embed", *layers, "head", "host"]
+    assert sum(stage.cycles for stage in stages) == step.cycles
     assert step.seconds == step.cycles / 1.1e9
     assert 0 < step.busy_cycles["datapath"] <= step.cycles
     m, head = decoder.plan.kinds[0].map, decoder.plan.head
@@ -88,6 +94,7 @@ def test_step_clock_adds_up(pair: tuple[Sizes, Any, Decoder]) -> None:
     per_pe = sum(np.prod(weights[k]) for k in ("qkv", "out", "gate_up", "down"))
     per_layer = 2 * int(per_pe) * m.rows * m.cols
     table = 2 * head.depth * head.tokens * head.rows * head.cols
+    assert step.io_bytes == 0
     maps = sum(r.tally.by("flops")["wse.fmac_map"] for r in parts[1:])
     assert maps == sizes.num_hidden_layers * per_layer + table
     scores = sum(r.tally.by("flops")["wse.score_map"] for r in parts[1:-1])
@@ -112,7 +119,7 @@ def test_bands_order_and_longer_caches_take_longer(
 def test_trace_covers_every_phase(pair: tuple[Sizes, Any, Decoder]) -> None:
     sizes, _, decoder = pair
     trace, step = decoder.trace(7, WSE3.at()), decoder.read(7)
-    assert trace.cycles == step.cycles
+    assert trace.cycles == step.wafer_cycles
     assert max(e.end for e in trace.events) <= trace.cycles
     start, end = trace.layer_window(sizes.num_hidden_layers - 1)
     assert end == step.phase_cycles["embed"] + step.phase_cycles["layers"]
@@ -181,26 +188,56 @@ def wafer(width: int, height: int) -> Any:
     return sheet.at()
 
 
-def test_context_that_does_not_fit_names_one_that_does() -> None:
+def test_what_does_not_fit_is_told_to_the_last_one_that_does() -> None:
+    """The largest context and number of users run, and one more of either is refused."""
     device = wafer(24, 12)
-    with pytest.raises(
-        DoesNotFit, match="a context of .* tokens would fit one"
-    ) as error:
-        plan_wafer(LLAMA, 1_000_000, "float32", device)
-    fits = error.value.context
-    assert fits is not None
-    (kind,) = plan_wafer(LLAMA, fits, "float32", device).kinds
-    assert kind.map.context == fits
+
+    def plan(context: int, users: int, wafers: int | None = 1) -> WaferPlan:
+        return plan_wafer(LLAMA, context, "float32", device, users=users, wafers=wafers)
+
+    told = "context of 1,000,000 .* for each of 3 users .* tokens would fit one wafer"
+    with pytest.raises(DoesNotFit, match=told) as error:
+        plan(1_000_000, 3)
+    most = error.value.context
+    assert most is not None and error.value.users is None
+    (kind,) = plan(most, 3).kinds
+    assert kind.map.context == most
+    assert kind.bytes["cache"] == 3 * kind.map.cache_bytes()
+    with pytest.raises(DoesNotFit) as error:
+        plan(most + 1, 3)
+    assert error.value.context == most and error.value.users == 2
+    assert plan(most + 1, 2).users == 2
+    # As many as are told, and one more, for a context that is small.
+    with pytest.raises(DoesNotFit, match="users would fit one wafer") as error:
+        plan(100, 100_000)
+    users = error.value.users
+    assert users is not None and error.value.wafers is None
+    assert plan(100, users).users == users
+    with pytest.raises(DoesNotFit) as error:
+        plan(100, users + 1)
+    # Two wafers hold it, as they have a layer each.
+    assert error.value.users == users and error.value.wafers == 2
+    assert plan(100, users + 1, wafers=None).wafers == 2
 
 
-def test_model_that_does_not_fit_names_the_wafers() -> None:
+def test_a_model_of_several_wafers() -> None:
     """80 layers of Llama-70B in bfloat16 are 141 GB; a wafer's 883,350 PEs hold 43 GB."""
     sizes = Sizes(8192, 28_672, 80, 64, 8, 128, 128_256, tie_word_embeddings=False)
-    with pytest.raises(DoesNotFit, match="wafers would hold it") as error:
-        plan_wafer(sizes, 4096, "bfloat16", WSE3.at())
-    assert error.value.wafers is not None and error.value.wafers >= 141 / 43.4
+    plan = plan_wafer(sizes, 4096, "bfloat16", WSE3.at())
+    assert plan.wafers == 6 == plan.head_wafer + 1
+    assert sorted(plan.of_wafers) == list(plan.of_wafers) and len(plan.regions) == 80
+    step = TokenClock(plan, WSE3.at())
+    stages = step.stages(4095)
+    # Into the first layer from the head's wafer, and five times on.
+    crossing = [stage.name for stage in stages if stage.crosses]
+    firsts = [plan.of_wafers.index(wafer) for wafer in range(6)]
+    assert crossing == [f"layer {layer}" for layer in firsts]
+    assert step.read(4095).io_bytes == 6 * 4 * plan.head.rows * plan.head.depth
+    with pytest.raises(DoesNotFit, match="6 wafers would hold it") as error:
+        plan_wafer(sizes, 4096, "bfloat16", WSE3.at(), wafers=5)
+    assert error.value.wafers == 6
 
 
 def test_a_layer_larger_than_a_wafer_is_refused() -> None:
-    with pytest.raises(DoesNotFit, match="no number of wafers would do"):
+    with pytest.raises(DoesNotFit, match="a layer of .* is too large for one"):
         plan_wafer(Sizes(4096, 4096, 1, 4, 4, 64, 64), 8, "float32", wafer(16, 16))

@@ -17,7 +17,7 @@ from kernels.moe.routing import Routing
 from kernels.moe.wafer import ExpertMlp
 from kernels.variants.sliding_window import sliding_window
 from kernels.wse.decode import layout
-from kernels.wse.decode.candidates import LayerKind
+from kernels.wse.decode.demand import LayerKind
 from kernels.wse.decode.form import DecodeForm
 from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.layer_plan import LayerStep, plan_layer

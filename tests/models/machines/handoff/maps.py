@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from emu.wse.regions import Rect
+from emu.wse.placement.regions import Rect
 from kernels.formats.formats import FORMATS
 from kernels.latent_heads import LatentHeads
 from kernels.tokens.placement import place
