@@ -25,7 +25,7 @@ def test_the_clock_of_a_plan() -> None:
     some = between(exact, spread(0, 64))
     for position in (0, 9, 25, 31, 40, 63):
         own = exact.latency_cycles(position)
-        assert own == decoder.read(position).cycles
+        assert own == decoder.read(position).wafer_cycles
         assert abs(some.latency_cycles(position) - own) < 0.01 * own
     assert all(some.at(position) == exact.at(position) for position in spread(0, 64))
 
