@@ -10,13 +10,15 @@ and 1 cycles; the second waits a cycle for the region of 3, in the region of 2:
     first    a  a  b  b  b  c
     second         a  a  .  b  b  b  c
 
-Embedding and head are two stages of one region. Where both ends want it, the head goes first: a
-token that leaves makes room. All regions full, with an embedding in that of the head, would wait
-for each other for ever, so one token fewer is let in than there are regions.
+Embedding and head are two stages of one region. The embedding goes first, as it is short and feeds
+all others, and its result has a buffer of its own there: else it would stand where a head is
+wanted, which in a full pipeline waits for a region that waits for that head. Heads first would
+bring all users together at the head, then all at the embedding, and leave regions idle between.
+So a pipeline of tokens that are alike and come again as they leave has each of n users wait for the
+longest of a token's whole way and n times the work of its busiest region; tests hold that exactly.
 
 A stage without a region is a flight, over a link or through a host: tokens follow each other on it
-as they come, and those that cannot go on wait where it ends. So whoever is in front of a flight
-goes on, and with one between embedding and head as many are let in as come.
+as they come, and those that cannot go on wait where it ends.
 """
 
 import collections
@@ -79,7 +81,6 @@ class Pipeline:
 
     Attributes:
       stages: in order.
-      most: tokens that are in regions at once; None: as many as there is room for.
       busy_cycles: of each region, those in which its program ran.
       passes: that have left, in order.
     """
@@ -95,20 +96,15 @@ class Pipeline:
         regions = list(self._stages_of)
         self.stages = tuple(stages)
         self.busy_cycles = dict.fromkeys(regions, 0)
-        # Both ends of the way through regions.
-        self._entrance = self._stages_of[regions[0]][0]
-        self._exit = max(of_region[-1] for of_region in self._stages_of.values())
-        between = stages[self._entrance : self._exit]
-        returns = len(self._stages_of[regions[0]]) == 2
-        full = returns and all(stage.region is not None for stage in between)
-        self.most = len(regions) - 1 if full else None
+        # Of the region that a token both enters by and leaves from, if there is such a one.
+        first, *again = self._stages_of[regions[0]]
+        self._entrance, self._exit = (first, again[0]) if again else (None, None)
         self.passes: list[Pass] = []
         self._agenda = agenda
         self._holder: dict[str, Pass | None] = dict.fromkeys(regions)
         # Before each stage: one in the region behind, or those that a flight has brought.
         self._waiting = [collections.deque[Pass]() for _ in stages]
         self._landed = [0] * len(stages)
-        self._inside = 0
         self._tried: set[int] = set()
 
     def submit(self, token: Pass) -> None:
@@ -138,20 +134,20 @@ class Pipeline:
                 self._tried.remove(stage)
 
     def _may_begin(self, stage: int) -> bool:
-        if not self._waiting[stage]:
-            return False
-        if stage == self._entrance and self.most is not None:
-            if self._inside >= self.most:
-                return False
         region = self.stages[stage].region
-        return region is None or self._holder[region] is None
+        if not self._waiting[stage] or (region and self._holder[region] is not None):
+            return False
+        if stage == self._entrance:
+            # Its result needs the buffer.
+            return not self._waiting[stage + 1]
+        if stage == self._exit and self._entrance is not None:
+            return not self._may_begin(self._entrance)
+        return True
 
     def _begin(self, stage: int) -> None:
         now, token = self._agenda.now, self._waiting[stage].popleft()
-        if stage == self._entrance:
-            self._inside += 1
         if stage > 0:
-            self._tried.update(self._free(stage - 1))
+            self._tried.update(self._leave(stage - 1))
         ends = now + token.cycles[stage]
         region = self.stages[stage].region
         if region is None:
@@ -167,6 +163,8 @@ class Pipeline:
 
     def _end(self, stage: int, token: Pass) -> None:
         token.ends.append(self._agenda.now)
+        if stage == self._entrance:
+            self._try(self._free(stage))
         if stage + 1 < len(self.stages):
             self._waiting[stage + 1].append(token)
             self._try([stage + 1])
@@ -175,15 +173,17 @@ class Pipeline:
         self.passes.append(token)
         token.left(token)
 
+    def _leave(self, stage: int) -> Sequence[int]:
+        """Frees what a token held that walks on; the stages that may begin for it."""
+        # A region was free when the embedding ended: it is the buffer that is so now.
+        return [stage] if stage == self._entrance else self._free(stage)
+
     def _free(self, stage: int) -> Sequence[int]:
-        """Frees a stage's region; the stages that may begin there now."""
+        """Frees a stage's region; the stages that may begin there for it."""
         region = self.stages[stage].region
         if region is None:
-            return ()
+            return []
         self._holder[region] = None
-        if stage == self._exit:
-            self._inside -= 1
-            return (self._entrance, *self._stages_of[region])
         return self._stages_of[region]
 
 

@@ -11,6 +11,9 @@ import bisect
 import dataclasses
 from collections.abc import Callable, Sequence
 
+from emu.datasheet import Device
+from emu.errors import OutOfMemory
+from kernels.wse.decode.plan import WaferPlan
 from kernels.wse.decode.token import TokenClock
 from models.serving.pipeline import Stage
 
@@ -51,8 +54,32 @@ def bottleneck(stages: Sequence[Stage], cycles: Sequence[int]) -> tuple[str, int
     return region, work[region]
 
 
+def check_buffer(plan: WaferPlan, device: Device) -> None:
+    """That the embedding's result has room beside the head: float32, on the first column's PEs.
+
+    Embedding and head run one after the other in a plan and share their buffers; in a pipeline a
+    head runs while the result waits. Of Llama 3.1 8B it is 26 features of each of 160 rows.
+
+    Raises:
+      OutOfMemory: it has none.
+    """
+    held = sum(plan.head_bytes.values())
+    needed = 4 * plan.head.depth
+    if held + needed > device.sram_bytes:
+        raise OutOfMemory(
+            f"{device.name}: a PE of embedding and head holds {held:,} bytes, and {needed:,} more "
+            f"for an embedding that waits beside a head are over its {device.sram_bytes:,}; plan "
+            "for a region of more PEs"
+        )
+
+
 def every(clock: TokenClock, band: str = "nominal") -> StageTimes:
-    """Reads each position that is asked for, once."""
+    """Reads each position that is asked for, once.
+
+    Raises:
+      OutOfMemory: as `check_buffer`.
+    """
+    check_buffer(clock.plan, clock.device)
     layers = range(len(clock.plan.of_layers))
     stages = (
         Stage("embed", ENDS),

@@ -1,12 +1,22 @@
 """Stages and their cycles: of a plan, between positions that were read, and the bottleneck."""
 
+import dataclasses
+from contextlib import nullcontext
+
 import pytest
 
+from emu.errors import OutOfMemory
 from models.loading.load import load_tiny
 from models.machines.decode import Decoder
 from models.machines.disaggregated import spread
 from models.serving.pipeline import Stage
-from models.serving.stage_times import between, bottleneck, constant, every
+from models.serving.stage_times import (
+    between,
+    bottleneck,
+    check_buffer,
+    constant,
+    every,
+)
 
 STAGES = [Stage("embed", "ends"), Stage("layer 0", "layer 0"), Stage("head", "ends")]
 
@@ -28,6 +38,21 @@ def test_the_clock_of_a_plan() -> None:
         assert own == decoder.read(position).wafer_cycles
         assert abs(some.latency_cycles(position) - own) < 0.01 * own
     assert all(some.at(position) == exact.at(position) for position in spread(0, 64))
+
+
+def test_a_waiting_embedding_is_paid_for() -> None:
+    """A PE of the ends that is full to the last byte has no room for it."""
+    tiny = load_tiny()
+    clock = Decoder(tiny.config, tiny.weights, 24).clock
+    depth, held = clock.plan.head.depth, sum(clock.plan.head_bytes.values())
+    room = clock.device.sram_bytes - held
+    check_buffer(clock.plan, clock.device)
+    for left, fits in ((4 * depth, True), (4 * depth - 1, False)):
+        more = clock.plan.head_bytes["buffers"] + room - left
+        head_bytes = {**clock.plan.head_bytes, "buffers": more}
+        full = dataclasses.replace(clock.plan, head_bytes=head_bytes)
+        with nullcontext() if fits else pytest.raises(OutOfMemory, match="over its"):
+            check_buffer(full, clock.device)
 
 
 def test_straight_lines_are_rounded_down() -> None:
