@@ -6,6 +6,7 @@ precision, and reads its clock, so values and time are always of the same kernel
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -260,6 +261,24 @@ class Program:
         body, _ = self.trace(args)
         rules.check_machine(body, device)
         return memory.peaks(body, device)
+
+    def placed(self, *args: Any) -> list[list[tuple[int, Spec]]]:
+        """Of each argument its arrays: bytes on one core, and along which axes they are dealt out.
+
+        Known integers are left out: they are the program's, and in no memory.
+        """
+        found: list[list[tuple[int, Spec]]] = []
+        for number, (spec, arg) in enumerate(zip(self.in_specs, args, strict=True)):
+            leaves = jax.tree.leaves(arg, is_leaf=_is_known)
+            specs = _argument_specs(f"argument {number}", spec, arg)
+            own: list[tuple[int, Spec]] = []
+            for leaf, axes in zip(leaves, specs, strict=True):
+                if not isinstance(leaf, Known):
+                    shape = [leaf.shape[dim] for dim in _own_dims(axes, leaf.ndim)]
+                    nbytes = math.prod(shape) * jnp.dtype(leaf.dtype).itemsize
+                    own.append((nbytes, axes))
+            found.append(own)
+        return found
 
     def trace(self, args: tuple[Any, ...]) -> tuple[jx.Body, list[Any]]:
         """The kernel's jaxpr on one core, kept for the next reading, and the known arguments."""

@@ -82,7 +82,9 @@ class Engine:
 
         `is` then tells so without comparing them.
         """
-        if type(self.free) is int and self.free == self.last:
+        # Cores may differ in one and agree in the other, where only some lost time to others.
+        both = type(self.free) is int and type(self.last) is int
+        if both and self.free == self.last:
             self.free = self.last
 
 

@@ -70,6 +70,7 @@ def context_attention(
     placement: str = "auto",
     scheme: str = "ring",
     scale: float | None = None,
+    first_query: int = 0,
     **options: Any,
 ) -> ContextAttention:
     """The program of a variant's prefill, to be run or timed.
@@ -83,6 +84,7 @@ def context_attention(
       placement: where tokens stand, one of `kernels.PLACEMENTS`, or `auto`.
       scheme: how chips exchange, see `ContextAttention`.
       scale: factor of the scores, before the variant's function; None: 1 / sqrt(head_dim).
+      first_query: its position: as many keys before it are of a cache.
       options: further fields of `ContextAttention`: `cores`, `dtype`, `inner` and others.
     """
     batch, heads, queries, head_dim = q
@@ -100,7 +102,7 @@ def context_attention(
         batch=batch,
         tokens=tokens,
         queries=None if queries == tokens else queries,
-        first_query=0,
+        first_query=first_query,
         ranks=chips,
         heads=batch * heads,
         kv_heads=batch * kv_heads,

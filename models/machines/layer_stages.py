@@ -73,6 +73,9 @@ class LayerStages:
       config: of the model.
       layer: which of its layers.
       tokens: of the prompt, one sequence; a multiple of `chips`.
+      cached: keys before them that the chips' HBM has already, of earlier chunks of the prompt or
+        of one that began alike; a multiple of `chips`. Striped, as `attention_options` may have it,
+        every chip finds the keys of its own tokens where earlier chunks left them.
       chips, cores: of the mesh, cores of each chip.
       dtype: of activations and weights, or what each is held in: there are programs for what a
         prefill has kernels for, see `models.machines.precisions`.
@@ -95,6 +98,7 @@ class LayerStages:
     sheet: NeuronCoreSheet = TRN3
     attention_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     expert_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    cached: int = 0
 
     def __post_init__(self) -> None:
         layers = self.config.num_hidden_layers
@@ -104,6 +108,7 @@ class LayerStages:
             )
         for name, whole, parts in (
             ("tokens", self.tokens, self.chips),
+            ("cached tokens", self.cached, self.chips),
             ("query heads", self.config.num_attention_heads, self.cores),
         ):
             if whole % parts:
@@ -261,16 +266,19 @@ class LayerStages:
             sinks = np.zeros(config.num_attention_heads, np.float32)
         variant = variant_of(form, sinks)
         options: dict[str, Any] = dict(
-            chips=self.chips, cores=self.cores, dtype=self.wide
+            chips=self.chips,
+            cores=self.cores,
+            dtype=self.wide,
+            first_query=self.cached,
         )
         options |= self.attention_options
-        heads = config.num_attention_heads
+        heads, keys = config.num_attention_heads, self.cached + self.tokens
         if form.latent is None:
             whole = self.kv_heads * self.cores
             return context_attention(
                 variant.reading,
                 q=(1, heads, self.tokens, config.head_dim),
-                k=(1, whole, self.tokens, config.head_dim),
+                k=(1, whole, keys, config.head_dim),
                 scale=variant.scale,
                 **options,
             )
@@ -278,7 +286,7 @@ class LayerStages:
             batch=1,
             heads=heads,
             queries=self.tokens,
-            keys=self.tokens,
+            keys=keys,
             nope=form.latent.plain,
             rope=form.latent.turned,
             rank=form.latent.rank,

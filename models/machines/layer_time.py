@@ -6,7 +6,7 @@ before it computes, so the sum is an upper bound of what its kernels allow.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from emu.trainium import with_cores
 from emu.trainium.datasheets import NeuronCoreSheet
 from kernels.moe.mesh.work import dealt
 from models.errors import ModelError
-from models.machines.layer_stages import LayerStages
+from models.machines.layer_stages import LayerStages, Stage
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +26,7 @@ class StageTime:
     Attributes:
       name: of the stage.
       machine: that it was read for.
-      seconds: by band, of the slowest core.
+      seconds: by band that was read, of the slowest core.
       flops: by the instructions of all cores.
       matmul_flops: those of matrix products.
       mx_flops: of these, those of products in MX.
@@ -106,26 +106,41 @@ def layer_time(stages: LayerStages, counts: np.ndarray | None = None) -> LayerTi
       EmulationError: what does not fit the machine, or counts that no run could have.
     """
     # What cannot be is told before the clock is read.
-    _checked(stages, counts)
+    checked_counts(stages, counts)
     return LayerTime((*attention_times(stages), feed_forward_time(stages, counts)))
 
 
 def attention_times(stages: LayerStages) -> tuple[StageTime, StageTime, StageTime]:
     """Of projections, attention and output, which ask for no counts."""
-    sheet = _sheet(stages)
-    first, last = (
-        _of(stage.name, stage.program.read_bands(sheet, *stage.arguments))
-        for stage in stages.around_attention()
-    )
-    return first, _of("attention", stages.attention.read_bands(sheet)), last
+    first, last = around_attention_times(stages)
+    return first, attention_time(stages), last
+
+
+def around_attention_times(
+    stages: LayerStages, bands: Sequence[str] = BANDS
+) -> tuple[StageTime, StageTime]:
+    """Of projections and output, under bands of which nominal is one."""
+    first, last = (_timed(stages, stage, bands) for stage in stages.around_attention())
+    return first, last
+
+
+def attention_time(stages: LayerStages, bands: Sequence[str] = BANDS) -> StageTime:
+    """Of attention alone, under bands of which nominal is one."""
+    return _of("attention", stages.attention.read_bands(_sheet(stages), bands))
 
 
 def feed_forward_time(
-    stages: LayerStages, counts: np.ndarray | None = None
+    stages: LayerStages,
+    counts: np.ndarray | None = None,
+    bands: Sequence[str] = BANDS,
 ) -> StageTime:
     """Of the MLP, or of the mixture of experts; see `layer_time`."""
-    stage = stages.feed_forward(_checked(stages, counts))
-    return _of(stage.name, stage.program.read_bands(_sheet(stages), *stage.arguments))
+    return _timed(stages, stages.feed_forward(checked_counts(stages, counts)), bands)
+
+
+def _timed(stages: LayerStages, stage: Stage, bands: Sequence[str]) -> StageTime:
+    read = stage.program.read_bands(_sheet(stages), *stage.arguments, bands=bands)
+    return _of(stage.name, read)
 
 
 def _sheet(stages: LayerStages) -> NeuronCoreSheet:
@@ -133,7 +148,7 @@ def _sheet(stages: LayerStages) -> NeuronCoreSheet:
     return with_cores(stages.sheet, stages.cores)
 
 
-def _checked(stages: LayerStages, counts: np.ndarray | None) -> np.ndarray | None:
+def checked_counts(stages: LayerStages, counts: np.ndarray | None) -> np.ndarray | None:
     """Counts of each chip, `[chips, experts]`; None of a layer without experts."""
     if stages.moe is not None:
         if counts is None:
@@ -177,7 +192,7 @@ def _of(name: str, readings: Mapping[str, Reading]) -> StageTime:
     return StageTime(
         name=name,
         machine=nominal.machine,
-        seconds={band: readings[band].seconds for band in BANDS},
+        seconds={band: reading.seconds for band, reading in readings.items()},
         flops=nominal.tally.flops,
         matmul_flops=flops["trn.nc_matmul"] + mx_flops,
         mx_flops=mx_flops,
@@ -192,7 +207,10 @@ def _of(name: str, readings: Mapping[str, Reading]) -> StageTime:
 __all__ = [
     "LayerTime",
     "StageTime",
+    "around_attention_times",
+    "attention_time",
     "attention_times",
+    "checked_counts",
     "even_counts",
     "feed_forward_time",
     "layer_time",

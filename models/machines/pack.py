@@ -166,6 +166,14 @@ class Packer:
 
     def model(self, weights: dict[str, Any]) -> dict[str, Any]:
         """All weights; the output head in column blocks, `heads`, see `column_blocks`."""
+        layers = tuple(
+            self.layers(weights_of_run(self.config, weights, run))
+            for run in self.config.runs
+        )
+        return self.ends(weights) | {"layers": layers}
+
+    def ends(self, weights: dict[str, Any]) -> dict[str, Any]:
+        """Those before the layers and behind them: embedding, last norm and output head."""
         embed = self.converted(weights["embed"])
         # A tied head is the embedding itself, turned.
         head = self.converted(weights["head"]) if "head" in weights else embed.T
@@ -178,10 +186,6 @@ class Packer:
             "heads": tuple(
                 self.packed(part, rows, columns)
                 for part, columns in column_blocks(head)
-            ),
-            "layers": tuple(
-                self.layers(weights_of_run(self.config, weights, run))
-                for run in self.config.runs
             ),
         }
 

@@ -230,3 +230,15 @@ def test_what_a_loop_set_is_put_back_on_every_core():
         np.testing.assert_array_equal(time, base + number, str(row))
     for row, level in state.levels().items():
         np.testing.assert_array_equal(level, np.arange(3).astype(LEVELS[row[0]]))
+
+
+def test_engines_share_a_clock_where_nothing_was_taken():
+    free, last = 2**40, int(str(2**40))
+    alone = Engine("vector", "vector", free=free, last=last)
+    alone.share_clock()
+    assert alone.free is alone.last
+    # Only some cores lost time to others: they agree in one of the two and differ in the other.
+    of_cores = np.array([3, 7])
+    apart = Engine("vector", "vector", free=7, last=of_cores)
+    apart.share_clock()
+    assert apart.free == 7 and apart.last is of_cores

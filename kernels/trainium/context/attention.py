@@ -7,6 +7,7 @@ own business, so positions follow the placement and nobody shuffles tokens.
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -16,6 +17,7 @@ from jax.typing import ArrayLike
 
 from emu import Device, Program, Reading, Sheet, given
 from emu.annotations import DType, PyTree
+from emu.datasheet import BANDS
 from emu.lower import Elementwise
 from kernels.masks.by_head import Masks, masks_of
 from kernels.masks.catalogue import Mask, or_masks
@@ -665,10 +667,12 @@ class ContextAttention:
         arguments = self.abstract()
         return self.program.read(device, *arguments, **options)
 
-    def read_bands(self, sheet: Sheet) -> dict[str, Reading]:
-        """Reads the clock under every band of a datasheet, in one pass."""
+    def read_bands(
+        self, sheet: Sheet, bands: Sequence[str] = BANDS
+    ) -> dict[str, Reading]:
+        """Reads the clock under bands of a datasheet, by default every one, in one pass."""
         arguments = self.abstract()
-        return self.program.read_bands(sheet, *arguments)
+        return self.program.read_bands(sheet, *arguments, bands=bands)
 
     def memory(self, device: Device) -> dict[str, int]:
         """Peak bytes per memory space of one core; masks count as one.

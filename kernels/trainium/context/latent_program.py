@@ -17,6 +17,7 @@ import abc
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +27,7 @@ from jax.typing import ArrayLike
 
 from emu import Device, Program, Reading, Sheet, numerics
 from emu.annotations import DType, PyTree
+from emu.datasheet import BANDS
 from emu.trainium.spaces import Hbm
 from kernels.refusal import refuse
 from kernels.trainium.context import checks, layout
@@ -259,9 +261,11 @@ class LatentProgram(abc.ABC):
         """
         return self.program.read(device, *self.abstract(), **options)
 
-    def read_bands(self, sheet: Sheet) -> dict[str, Reading]:
-        """Reads the clock under every band of a datasheet, in one pass."""
-        return self.program.read_bands(sheet, *self.abstract())
+    def read_bands(
+        self, sheet: Sheet, bands: Sequence[str] = BANDS
+    ) -> dict[str, Reading]:
+        """Reads the clock under bands of a datasheet, by default every one, in one pass."""
+        return self.program.read_bands(sheet, *self.abstract(), bands=bands)
 
 
 __all__ = ["Features", "LatentProgram", "sharing_heads"]
