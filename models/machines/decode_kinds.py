@@ -59,6 +59,19 @@ def kind_of(config: ModelConfig, layer: int) -> LayerKind:
     return LayerKind(decode_form(form), variant)
 
 
+def kinds_of_forms(
+    config: ModelConfig,
+) -> tuple[tuple[LayerKind, ...], tuple[int, ...]]:
+    """As `kinds_of`, for clock and bytes alone: layers of one form are of one kind.
+
+    gpt-oss's layers have sinks of their own, and so are as many kinds to a decoder as they are; how
+    many bytes and cycles they take does not depend on what the sinks are.
+    """
+    distinct = list(dict.fromkeys(config.forms))
+    kinds = tuple(kind_of(config, config.forms.index(form)) for form in distinct)
+    return kinds, tuple(distinct.index(form) for form in config.forms)
+
+
 def decode_form(form: LayerForm) -> DecodeForm:
     """A layer's form as decode's kernels take it, but for its mask and what else is a variant."""
     attention = form.attention
@@ -111,5 +124,6 @@ __all__ = [
     "ends_of",
     "kind_of",
     "kinds_of",
+    "kinds_of_forms",
     "temperature_at",
 ]

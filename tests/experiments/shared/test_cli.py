@@ -22,6 +22,7 @@ SMALL = {
     "bench": ["clock", "--repeats", "1"],
     "calibration": ["--points", "{points}"],
     "fabric": ["reduce", "pes=4", "words=4"],
+    "floor_plan": ["--model", "smollm2-135m", "--context", "64"],
     "kernel": ["gemm", "m=512", "k=512", "n=512"],
     "model_layer": [
         "--model",

@@ -92,7 +92,7 @@ def test_an_answer_alone_is_the_decoders_own() -> None:
         for before, behind in itertools.pairwise(served.made_at):
             place = served.made_at.index(behind) - 1
             position = len(prompt) + place
-            assert behind - before == decoder().read(position).cycles
+            assert behind - before == decoder().read(position).wafer_cycles
 
 
 def test_four_users_in_one_pipeline() -> None:

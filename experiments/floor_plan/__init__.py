@@ -1,0 +1,1 @@
+"""Where do a model's layers stand on wafers, and how full are their PEs?"""
