@@ -22,10 +22,13 @@ from emu.wse.fabric.result import Run
 from experiments.shared import cli, numbers
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Figures, Output
+from experiments.whole_wafer import layer
 from kernels.wse.programs import wafer_gemv
 from kernels.wse.programs.wafer_gemv import WaferGemv
 
 SIZE = 4096
+WHOLE = "755x1170"
+CONTEXT = 4096
 PLAIN = 128  # rows and columns of the fabric that is stepped cycle by cycle
 RUNS = 3
 # Of the largest output: float32 sums of some thousand exact float16 products.
@@ -69,8 +72,19 @@ def options(parser: cli.Parser) -> None:
     )
     parser.add_argument(
         "--pes",
-        default="755x1170",
-        help="columns x rows of PEs (755x1170, the whole wafer)",
+        help=f"columns x rows of PEs ({WHOLE}, the whole wafer; of a layer its plan's region)",
+    )
+    parser.add_argument(
+        "--layer",
+        metavar="MODEL",
+        help="in place of a GEMV, one decode layer of a model of the catalogue, such as "
+        "llama-3.1-8b, stepped cycle by cycle on its whole region",
+    )
+    parser.add_argument(
+        "--context",
+        type=cli.whole_number("context", 1),
+        default=CONTEXT,
+        help=f"with --layer, tokens in its cache ({CONTEXT})",
     )
     parser.add_argument(
         "--path",
@@ -219,8 +233,23 @@ def main(args: argparse.Namespace, output: Output) -> None:
     """Steps the GEMV on the rectangle, then a smaller one cycle by cycle."""
     device = WSE3.at()
     console = Console(highlight=False, soft_wrap=True)
-    rows, cols = rectangle(args.pes, device)
     status = console.status("working it out")
+    if args.layer is not None:
+        chosen = None if args.pes is None else rectangle(args.pes, device)
+        if console.is_terminal:
+            status.start()
+        found = layer.measure(
+            args.layer,
+            args.context,
+            device,
+            chosen,
+            lambda cycle: status.update(f"cycle {cycle}"),
+        )
+        status.stop()
+        layer.show(found, device, console)
+        layer.report(found, device, output)
+        return
+    rows, cols = rectangle(args.pes or WHOLE, device)
     if console.is_terminal:
         status.start()
     gemv = WaferGemv(args.size, args.size, rows, cols)

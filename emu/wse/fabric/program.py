@@ -297,14 +297,14 @@ class FabricProgram:
         place = self.place(where)
         declared = self.tasks.get(name, [])
         taken = self._declared.setdefault(name, np.zeros(self.shape, bool))
-        twice = place & taken
-        if twice.any():
-            # Of thousands of parts of one task the one that has this PE is looked for only now.
-            other = next(task for task in declared if (twice & task.place).any())
-            given.refuse(
-                f"{what} is declared twice on PE {first_of(twice & other.place)}, the first time "
-                f"in {other.where}; give one of them another name, or other PEs"
-            )
+        # Of thousands of parts of one task that with the PE is looked for only if there is one.
+        for other in declared if (place & taken).any() else ():
+            twice = place & other.place
+            if twice.any():
+                given.refuse(
+                    f"{what} is declared twice on PE {first_of(twice)}, the first time in "
+                    f"{other.where}; give one of them another name, or other PEs"
+                )
         if name not in self.tasks and len(self.tasks) == TASKS:
             given.refuse(
                 f"{what} is the {TASKS + 1}th, a PE has {TASKS} tasks; let PEs share names, or "

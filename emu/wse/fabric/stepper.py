@@ -22,11 +22,12 @@ from emu.wse.fabric.cycles import verdict
 from emu.wse.fabric.cycles.profile import COUNTERS
 from emu.wse.fabric.encoding.encode import Encoded, encode
 from emu.wse.fabric.errors import Unread
+from emu.wse.fabric.events import Dispatches
 from emu.wse.fabric.phases import Tally, by_trains
 from emu.wse.fabric.program import FabricProgram, Place
 from emu.wse.fabric.result import Run
 from emu.wse.fabric.trains import flow
-from emu.wse.fabric.trains.order import with_ends
+from emu.wse.fabric.trains.order import fixed_order, with_ends
 from emu.wse.fabric.trains.routing import check_operations, static_routes
 
 PATHS = ("auto", "trains", "cycles")
@@ -192,8 +193,9 @@ def _by_cycles(
     traced = np.zeros(shape, bool)
     if wanted.watch is not None:
         traced[wanted.watch] = True
-    # The order of tasks and of merged streams is a matter of time.
-    ordered = data is not None and not encoded.straight
+    # The order of tasks and of merged streams may be a matter of time.
+    fixed = None if data is None or encoded.straight else fixed_order(encoded)
+    ordered = data is not None and not encoded.straight and fixed is None
     tally = Tally(encoded) if wanted.phases else None
     stepped = cycle_run.run(
         encoded,
@@ -219,7 +221,7 @@ def _by_cycles(
         cycles=stepped.cycles,
         path="cycles",
         why=why,
-        values={} if data is None else _values(encoded, data, stepped),
+        values={} if data is None else _values(encoded, data, stepped, fixed),
         stamps=dict(zip(encoded.stamps, stamps, strict=True)),
         ends=state.end.reshape(shape),
         links=links,
@@ -234,10 +236,13 @@ def _values(
     encoded: Encoded,
     data: Data,
     stepped: cycle_run.Cycles,
+    fixed: Dispatches | None,
 ) -> dict[str, np.ndarray]:
     """What a stepped program computed, from who was first where, if that matters."""
     if encoded.straight:
         return flow.run(encoded, data, timed=False).values
+    if fixed is not None:
+        return flow.run(encoded, data, timed=False, order=fixed).values
     order = with_ends(encoded, stepped.order, stepped.issues, stepped.watch)
     ordered = flow.run(encoded, data, timed=False, order=order, merges=stepped.merges)
     return ordered.values

@@ -8,10 +8,12 @@ would share them out by the cycle, which no kernel means: that is an error.
 import numpy as np
 
 from emu.wse.fabric.arrays import PEs
+from emu.wse.fabric.directions import several
 from emu.wse.fabric.encoding.encode import Encoded
-from emu.wse.fabric.encoding.instructions import NONE, VECTOR
+from emu.wse.fabric.encoding.instructions import ACTIVATE, CODE, NONE, STAMP, VECTOR
 from emu.wse.fabric.errors import FabricError
 from emu.wse.fabric.events import DONE, Dispatches, Operations
+from emu.wse.fabric.program import is_static
 
 FAR = np.iinfo(np.int64).max
 
@@ -58,6 +60,87 @@ def with_ends(
     both = Dispatches.joined([*ends, order])
     by_time = np.argsort(both.cycle, kind="stable")
     return both[by_time]
+
+
+def fixed_order(encoded: Encoded) -> Dispatches | None:
+    """The order of a program in which each PE does one task after another, whatever the times.
+
+    Such a program starts one task on a PE, and what a task does last activates the next one: an
+    `Activate`, or the end of what a microthread does. On static routes its values then need no log
+    of a run. Cycles are stand-ins: 0, 1, 2, ... on each PE.
+
+    Returns:
+      As `with_ends`, or None: what a PE does next may be a matter of time.
+    """
+    if not _is_fixed(encoded):
+        return None
+    entry = encoded.entry.reshape(len(encoded.entry), -1)
+    started = encoded.started.reshape(-1)
+    ways = np.concatenate([entry, started[None]]).T
+    # Thousands of PEs have a few sequences between them.
+    distinct, of_pe = np.unique(ways, axis=0, return_inverse=True)
+    by_way = np.argsort(of_pe.reshape(-1), kind="stable")
+    counts = np.bincount(of_pe.reshape(-1), minlength=len(distinct))
+    pes_of = np.split(by_way, np.cumsum(counts)[:-1])
+    parts = [Dispatches.empty()]
+    for way, pes in zip(distinct, pes_of, strict=True):
+        codes = _chained(encoded, way[:-1], int(way[-1]))
+        if codes is None:
+            return None
+        times = len(pes)
+        parts.append(
+            Dispatches(
+                cycle=np.tile(np.arange(len(codes)), times),
+                pe=np.repeat(pes, len(codes)),
+                code=np.tile(np.array(codes, np.int64), times),
+            )
+        )
+    return Dispatches.joined(parts)
+
+
+def _is_fixed(encoded: Encoded) -> bool:
+    """Whether no PE has two tasks that could be ready at once."""
+    program = encoded.program
+    if not all(is_static(color) for color in program.colors.values()):
+        return False
+    if several(encoded.started).any() or encoded.blocked.any():
+        return False
+    for declared in program.tasks.values():
+        if any(task.color is not None for task in declared):
+            return False
+    for instruction in encoded.instructions:
+        if instruction.kind not in (VECTOR, CODE, STAMP, ACTIVATE):
+            return False
+        if instruction.unblock != NONE or instruction.control:
+            return False
+        activates = instruction.kind == ACTIVATE or instruction.activate != NONE
+        beside = instruction.thread != 0
+        # What goes on beside its task would end at some time within it.
+        if (activates or beside) and not (instruction.last and activates):
+            return False
+    return True
+
+
+def _chained(encoded: Encoded, entry: np.ndarray, started: int) -> list[int] | None:
+    """The codes of a PE that has tasks at these entries; None if they go round in a circle."""
+    codes: list[int] = []
+    task = started.bit_length() - 1
+    for _ in range(len(entry) + 1):
+        if task == NONE:
+            return codes
+        number = int(entry[task])
+        while True:
+            instruction = encoded.instructions[number]
+            codes.append(number)
+            number += 1
+            if instruction.last:
+                break
+        task = instruction.activate
+        if instruction.kind == ACTIVATE:
+            task = instruction.target
+        elif instruction.thread:
+            codes.append(DONE - instruction.thread)
+    return None
 
 
 def _threads(encoded: Encoded, order: Dispatches) -> np.ndarray:
@@ -147,4 +230,4 @@ def _check_side(
     )
 
 
-__all__ = ["with_ends"]
+__all__ = ["fixed_order", "with_ends"]
