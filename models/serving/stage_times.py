@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 
 from emu.datasheet import Device
 from emu.errors import OutOfMemory
+from kernels.wse.decode import token
 from kernels.wse.decode.plan import WaferPlan
-from kernels.wse.decode.token import TokenClock
+from kernels.wse.decode.token import HOST, TokenClock
 from models.serving.pipeline import Stage
 
 Cycles = tuple[int, ...]
@@ -73,28 +74,42 @@ def check_buffer(plan: WaferPlan, device: Device) -> None:
         )
 
 
-def every(clock: TokenClock, band: str = "nominal") -> StageTimes:
+def every(
+    clock: TokenClock, band: str = "nominal", through_host: bool = True
+) -> StageTimes:
     """Reads each position that is asked for, once.
+
+    Args:
+      clock: of a plan.
+      band: of the datasheet.
+      through_host: whether a token goes by the host before the next one starts from it, which is a
+        flight; otherwise the wafers go on from their own token.
 
     Raises:
       OutOfMemory: as `check_buffer`.
     """
     check_buffer(clock.plan, clock.device)
-    layers = range(len(clock.plan.of_layers))
-    stages = (
-        Stage("embed", ENDS),
-        *(Stage(f"layer {layer}", f"layer {layer}") for layer in layers),
-        Stage("head", ENDS),
-    )
-    kept: dict[int, Cycles] = {}
+    kept: dict[int, tuple[token.Stage, ...]] = {}
 
-    def at(position: int) -> Cycles:
+    def read(position: int) -> Sequence[token.Stage]:
         if position not in kept:
-            stops = clock.stops(position, band)
-            kept[position] = tuple(reading.end_ticks for reading in stops)
+            found = clock.stages(position, band)
+            kept[position] = tuple(
+                stage for stage in found if through_host or stage.name != HOST
+            )
         return kept[position]
 
-    return StageTimes(stages, at)
+    return StageTimes(
+        tuple(Stage(stage.name, _region(stage.name)) for stage in read(0)),
+        lambda position: tuple(stage.cycles for stage in read(position)),
+    )
+
+
+def _region(stage: str) -> str | None:
+    """Embedding and head are on one wafer, in one region; the host works on many tokens at once."""
+    if stage == HOST:
+        return None
+    return ENDS if stage in ("embed", "head") else stage
 
 
 def between(times: StageTimes, positions: Sequence[int]) -> StageTimes:

@@ -30,13 +30,16 @@ def test_the_clock_of_a_plan() -> None:
     decoder = Decoder(tiny.config, tiny.weights, 64)
     exact = every(decoder.clock)
     names = [stage.name for stage in exact.stages]
-    assert names == ["embed", "layer 0", "layer 1", "head"]
-    assert exact.stages[0].region == exact.stages[-1].region
+    assert names == ["embed", "layer 0", "layer 1", "head", "host"]
+    regions = [stage.region for stage in exact.stages]
+    assert regions == ["ends", "layer 0", "layer 1", "ends", None]
     some = between(exact, spread(0, 64))
     for position in (0, 9, 25, 31, 40, 63):
         own = exact.latency_cycles(position)
-        assert own == decoder.read(position).wafer_cycles
+        assert own == decoder.read(position).cycles
         assert abs(some.latency_cycles(position) - own) < 0.01 * own
+        on_wafers = every(decoder.clock, through_host=False)
+        assert on_wafers.latency_cycles(position) == decoder.read(position).wafer_cycles
     assert all(some.at(position) == exact.at(position) for position in spread(0, 64))
 
 
