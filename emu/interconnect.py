@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from emu.datasheet import Device
-from emu.link_clock import Resources, Unit
+from emu.link_clock import Resources, Server, Unit
 
 Port: TypeAlias = tuple[int, int]
 """A link at a wafer's edge: which wafer, and which of its links."""
@@ -137,9 +137,8 @@ def send(
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}, must be one of {', '.join(MODES)}")
     pace = _Pace.of(link, mode, is_cold)
-    times = _times(messages, pace)
-    unit, resources = Unit(times), Resources()
-    count = unit.count
+    unit, resources = Unit(_times(messages, pace)), Resources()
+    count, ways = unit.count, _Ways(unit, resources)
     queues = _by_chip(messages)
     # When each chip's next message starts: whatever the wafers' links do, so that messages enter in
     # the order of their starts.
@@ -156,13 +155,13 @@ def send(
         taken = [count(each) for each in pace.sending(message)]
         sent = start + max(taken)
         for name, each in zip(_OF_CHIPS, taken, strict=True):
-            resources.note(name, (chip,), each)
+            resources.server(name, (chip,)).take(start, each)
         if queues[chip]:
             ready = count(messages[queues[chip][0]].ready_s + pace.request_s)
             heapq.heappush(starts, (max(ready, sent), chip))
         # Complete once the slowest is through: of 1 MiB alone the NIC, 46.0 us, not twelve links,
         # 7.0 us.
-        done = max(sent, *_entered(message, start, unit, resources))
+        done = max(sent, ways.enter(message.entries, start))
         arrived[number] = unit.seconds(done) + pace.latency_s + message.tail_s
     return Transfer(
         nbytes=sum(message.nbytes for message in messages),
@@ -175,7 +174,6 @@ def send(
 
 
 _OF_CHIPS = "NIC's bytes", "NIC's operations", "chip's gathering"
-_LINKS, _FABRIC = "wafer's links", "wafer's fabric"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,22 +225,39 @@ def _times(messages: Sequence[Message], pace: _Pace) -> Iterator[Fraction]:
     yield 1 / pace.operations_per_s
     for message in messages:
         yield from (message.ready_s, message.gather_s)
-        for entry in message.entries:
+    # Many messages take the same ways.
+    for entries in {id(each.entries): each.entries for each in messages}.values():
+        for entry in entries:
             yield from (entry.line_s, *entry.streams.values())
 
 
-def _entered(
-    message: Message, start: int, unit: Unit, resources: Resources
-) -> Iterator[int]:
-    """When each link, and each stream behind it, has passed on a message's bytes.
+class _Ways:
+    """Links, and the streams behind them, that messages take; many messages take the same ones."""
 
-    Cut-through: the wafer counts bytes in from the moment at which the NIC begins to send.
-    """
-    for entry in message.entries:
-        yield resources.take(_LINKS, entry.port, start, unit.count(entry.line_s))
-        for stream, taken_s in entry.streams.items():
-            part = (*entry.port, stream)
-            yield resources.take(_FABRIC, part, start, unit.count(taken_s))
+    def __init__(self, unit: Unit, resources: Resources) -> None:
+        self.unit = unit
+        self.resources = resources
+        self.known: dict[int, list[tuple[Server, int]]] = {}
+
+    def enter(self, entries: tuple[Entry, ...], start: int) -> int:
+        """When the last of them has passed on its bytes.
+
+        Cut-through: the wafer counts bytes in from the moment at which the NIC begins to send.
+        """
+        # Entries live as long as their messages do.
+        if id(entries) not in self.known:
+            self.known[id(entries)] = list(self._servers(entries))
+        return max(
+            server.take(start, taken) for server, taken in self.known[id(entries)]
+        )
+
+    def _servers(self, entries: tuple[Entry, ...]) -> Iterator[tuple[Server, int]]:
+        count, server = self.unit.count, self.resources.server
+        for entry in entries:
+            yield server("wafer's links", entry.port), count(entry.line_s)
+            for stream, taken_s in entry.streams.items():
+                part = (*entry.port, stream)
+                yield server("wafer's fabric", part), count(taken_s)
 
 
 def _by_chip(messages: Sequence[Message]) -> dict[int, deque[int]]:

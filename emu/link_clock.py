@@ -32,30 +32,46 @@ class Unit:
         return Fraction(count, self.per_second)
 
 
-class Resources:
-    """Of each part of each resource, when it is free and for how long it was busy."""
+class Server:
+    """One part of a resource, which does one thing after another.
+
+    Attributes:
+      free: when it can do the next one, in units.
+      busy: for how long it was busy.
+    """
+
+    __slots__ = ("busy", "free")
 
     def __init__(self) -> None:
-        self.free: dict[tuple[str, Part], int] = {}
-        self.busy: dict[str, dict[Part, int]] = {}
+        self.free = 0
+        self.busy = 0
 
-    def take(self, resource: str, part: Part, start: int, taken: int) -> int:
-        """When a part that serves in turn has done what may start then and takes so long."""
-        key = resource, part
-        self.free[key] = max(start, self.free.get(key, start)) + taken
-        self.note(resource, part, taken)
-        return self.free[key]
+    def take(self, start: int, taken: int) -> int:
+        """When it has done what may start then and takes so long."""
+        self.free = max(start, self.free) + taken
+        self.busy += taken
+        return self.free
 
-    def note(self, resource: str, part: Part, taken: int) -> None:
-        """Counts what a part takes."""
-        parts = self.busy.setdefault(resource, {})
-        parts[part] = parts.get(part, 0) + taken
+
+class Resources:
+    """Of each resource, such as the wafers' links, its parts."""
+
+    def __init__(self) -> None:
+        self.servers: dict[str, dict[Part, Server]] = {}
+
+    def server(self, resource: str, part: Part) -> Server:
+        """That part, made when first asked for."""
+        parts = self.servers.setdefault(resource, {})
+        if part not in parts:
+            parts[part] = Server()
+        return parts[part]
 
     def longest(self, unit: Unit) -> Mapping[str, Fraction]:
-        """Of each resource, what its busiest part took, in seconds."""
+        """Of each resource, for how long its busiest part was busy, in seconds."""
         return {
-            name: unit.seconds(max(parts.values())) for name, parts in self.busy.items()
+            name: unit.seconds(max(each.busy for each in parts.values()))
+            for name, parts in self.servers.items()
         }
 
 
-__all__ = ["Part", "Resources", "Unit"]
+__all__ = ["Part", "Resources", "Server", "Unit"]

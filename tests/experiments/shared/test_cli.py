@@ -23,6 +23,7 @@ SMALL = {
     "calibration": ["--points", "{points}"],
     "fabric": ["reduce", "pes=4", "words=4"],
     "floor_plan": ["--model", "smollm2-135m", "--context", "64"],
+    "handoff": ["--model", "smollm2-135m", "--tokens", "64", "--chips", "2"],
     "kernel": ["gemm", "m=512", "k=512", "n=512"],
     "model_layer": [
         "--model",
