@@ -14,12 +14,14 @@ from collections.abc import Callable, Mapping
 
 from emu.datasheet import Quantity
 from emu.wse import WaferSheet
+from kernels.wse.decode.plan import Way
+from kernels.wse.decode.token import HOST, TokenClock, layer_phase
+from models.machines.model_decode import ModelDecode
 
 REST = "words and arithmetic"
 """What no cause names: each word's cycle on a link or a datapath, and SRAM's ports."""
 
 CAUSES: Mapping[str, tuple[str, ...]] = {
-    "wafer to wafer": ("edge_latency_s",),
     "hops": ("hop_cycles",),
     "ramps": ("ramp_cycles",),
     "starts of reductions": (
@@ -74,4 +76,42 @@ def shares(sheet: WaferSheet, cycles: Callable[[WaferSheet], int]) -> dict[str, 
     return found
 
 
-__all__ = ["CAUSES", "REST", "shares", "without"]
+CROSSINGS = "wafer to wafer"
+WALKS = "region to region"
+ENDS = "embedding and head"
+BESIDE = Way(0, crosses=False)
+"""A region that touches the one before."""
+
+
+def of_token(decode: ModelDecode) -> dict[str, int]:
+    """The cycles of a token's step by cause, nominal.
+
+    Layers are told apart by cause as they are where each region touches the one before; what the
+    ways between regions take beyond that are causes of their own.
+    """
+    pos = decode.context - 1
+    stages, plan = decode.clock.stages(pos), decode.plan
+
+    def layer_cycles(sheet: WaferSheet) -> list[int]:
+        clock = TokenClock(plan, sheet.at())
+        kinds = range(len(plan.kinds))
+        return [
+            clock.one(layer_phase(kind), "nominal", pos, BESIDE).end_ticks
+            for kind in kinds
+        ]
+
+    def layers(sheet: WaferSheet) -> int:
+        own = layer_cycles(sheet)
+        return sum(own[kind] for kind in plan.of_layers)
+
+    beside = layer_cycles(decode.sheet)
+    found = {CROSSINGS: 0, WALKS: 0, ENDS: 0, HOST: 0}
+    embed, *of_layers, head, host = stages
+    for stage, kind in zip(of_layers, plan.of_layers, strict=True):
+        found[CROSSINGS if stage.crosses else WALKS] += stage.cycles - beside[kind]
+    found[ENDS] = embed.cycles + head.cycles
+    found[HOST] = host.cycles
+    return found | shares(decode.sheet, layers)
+
+
+__all__ = ["CAUSES", "REST", "of_token", "shares", "without"]

@@ -1,0 +1,237 @@
+"""Speeds and causes as tables, and as rows of files."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from emu.datasheet import BANDS
+from experiments.decode_scaling.grids import GridLayer
+from experiments.decode_scaling.speeds import Compared, Speed, median_error
+from experiments.shared.units import duration
+
+SPEED_HEADING = (
+    "model",
+    "held",
+    "context",
+    "users",
+    "wafers",
+    "pes",
+    "fullest_pe_bytes",
+    *(f"{band}_cycles" for band in BANDS),
+    *(f"{band}_seconds" for band in BANDS),
+    *(f"{band}_tokens_per_s" for band in BANDS),
+    *(f"{band}_drafted_tokens_per_s" for band in BANDS),
+    "drafts_ahead",
+    "bottleneck_seconds",
+    "host_cycles",
+    "crossings",
+    "refusal",
+)
+PUBLISHED_HEADING = (
+    "model",
+    "published_model",
+    "drafts",
+    "published_tokens_per_s",
+    "published_wafers",
+    "tokens_per_s",
+    "error",
+    "wafers",
+    "date",
+    "kind",
+    "source",
+)
+GRID_HEADING = ("kernel", "machine", "pes_a_side", "cycles", "published_cycles")
+LEGEND = """\
+speed: tokens a second of one user, token after token, low / nominal / high time of the datasheets'
+numbers; drafted: with draft tokens right four times in five that take a tenth of a token's time
+(0.9 and a twentieth, 0.6 and a fifth), as many ahead as is best; fullest PE: its bytes of 48 KiB"""
+PUBLISHED_LEGEND = """\
+drafts: whether the published speed had draft tokens; where it did, or does not say, ours is drafted.
+No number of ours was fitted to these. Wafers: ours, the fewest that hold the model; published where
+the source tells them"""
+
+
+def show_speeds(speeds: Sequence[Speed], console: Console) -> None:
+    """Prints each model's speed, and below why some do not fit."""
+    table = Table(box=box.SIMPLE_HEAD, title="decode on WSE-3", title_justify="left")
+    for name in ("model", "held in"):
+        table.add_column(name, no_wrap=True)
+    for name in (
+        *("context", "users", "wafers", "fullest PE", "cycles", "time a token"),
+        *("tokens/s a user", "drafted"),
+    ):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in speeds:
+        table.add_row(*_speed_cells(each))
+    console.print(table)
+    for each in speeds:
+        if each.refusal:
+            console.print(
+                f"{each.decode.config.name}: {each.refusal}", highlight=False
+            )
+    console.print(LEGEND, highlight=False)
+
+
+def _speed_cells(each: Speed) -> Iterator[str]:
+    decode = each.decode
+    yield decode.config.name
+    yield decode.precision.name
+    yield f"{decode.context:,}"
+    yield f"{decode.users:,}"
+    if each.refusal:
+        yield "does not fit"
+        return
+    yield f"{decode.plan.wafers}"
+    yield f"{sum(decode.plan.layer_bytes.values()):,}"
+    yield f"{each.cycles():,}"
+    yield duration(each.seconds())
+    yield " / ".join(f"{each.tokens_per_s(band):,.0f}" for band in BANDS)
+    yield f"{each.drafted().tokens_per_s:,.0f} ({each.drafted().ahead} ahead)"
+
+
+def speed_lines(speeds: Sequence[Speed]) -> Iterator[list[Any]]:
+    """Rows of `decode_scaling.csv`, in the order of `SPEED_HEADING`."""
+    for each in speeds:
+        decode = each.decode
+        known = [
+            *(decode.config.name, decode.precision.name),
+            *(decode.context, decode.users),
+        ]
+        if each.refusal:
+            unknown = [None] * (len(SPEED_HEADING) - len(known) - 1)
+            yield [*known, *unknown, each.refusal]
+            continue
+        yield [
+            *known,
+            decode.plan.wafers,
+            decode.plan.pes,
+            sum(decode.plan.layer_bytes.values()),
+            *(each.cycles(band) for band in BANDS),
+            *(each.seconds(band) for band in BANDS),
+            *(each.tokens_per_s(band) for band in BANDS),
+            *(each.drafted(band).tokens_per_s for band in BANDS),
+            each.drafted().ahead,
+            each.bottleneck_s(),
+            each.host_cycles,
+            each.crossings,
+            "",
+        ]
+
+
+def show_published(compared: Sequence[Compared], console: Console) -> None:
+    """Prints what was published beside what the clock says, and the errors' medians."""
+    table = Table(
+        box=box.SIMPLE_HEAD, title="published speeds", title_justify="left"
+    )
+    for name in ("model", "drafts"):
+        table.add_column(name, no_wrap=True)
+    for name in ("published", "ours", "error", "wafers", "published wafers"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("source")
+    for each in compared:
+        ours, error, told = each.tokens_per_s, each.error, each.published
+        table.add_row(
+            told.published_model,
+            told.drafts,
+            f"{told.tokens_per_s:,.0f}",
+            "does not fit" if ours is None else f"{ours:,.0f}",
+            "" if error is None else f"{error:+.0%}",
+            "" if ours is None else f"{each.speed.decode.plan.wafers}",
+            "" if told.wafers is None else f"{told.wafers}",
+            f"{told.date}, {told.source}",
+        )
+    console.print(table)
+    for drafts, words in ((("no",), "without drafts"), (("yes", "unsaid"), "others")):
+        error = median_error(compared, drafts)
+        if error is not None:
+            console.print(f"median error, {words}: {error:.0%}", highlight=False)
+    console.print(PUBLISHED_LEGEND, highlight=False)
+
+
+def published_lines(compared: Sequence[Compared]) -> Iterator[list[Any]]:
+    """Rows of `decode_scaling_published.csv`, in the order of `PUBLISHED_HEADING`."""
+    for each in compared:
+        told, ours = each.published, each.tokens_per_s
+        yield [
+            told.model,
+            told.published_model,
+            told.drafts,
+            told.tokens_per_s,
+            told.wafers,
+            ours,
+            each.error,
+            None if ours is None else each.speed.decode.plan.wafers,
+            told.date,
+            told.kind,
+            told.source,
+        ]
+
+
+def show_causes(causes: Mapping[str, Mapping[str, int]], console: Console) -> None:
+    """Prints where each model's cycles of a token go."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title="a token's cycles by cause: what each saves if it takes no time, those before it gone",
+        title_justify="left",
+    )
+    table.add_column("cause", no_wrap=True)
+    for model in causes:
+        table.add_column(model, justify="right", no_wrap=True)
+    names = dict.fromkeys(name for each in causes.values() for name in each)
+    for name in names:
+        cells = []
+        for each in causes.values():
+            share = each[name] / sum(each.values())
+            cells.append(f"{each[name]:,} ({share:.0%})")
+        table.add_row(name, *cells)
+    totals = [f"{sum(each.values()):,}" for each in causes.values()]
+    table.add_row("all", *totals)
+    console.print(table)
+
+
+def show_grids(layers: Sequence[GridLayer], console: Console) -> None:
+    """Prints layers over sides of their grid."""
+    table = Table(
+        box=box.SIMPLE_HEAD, title="a layer over grids", title_justify="left"
+    )
+    for name in ("kernel", "machine"):
+        table.add_column(name, no_wrap=True)
+    for name in ("PEs a side", "cycles", "published", "error"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in layers:
+        published = each.published_cycles
+        table.add_row(
+            each.kernel,
+            each.machine,
+            f"{each.side}",
+            f"{each.cycles:,}",
+            "" if published is None else f"{published:,}",
+            "" if published is None else f"{each.cycles / published - 1:+.1%}",
+        )
+    console.print(table)
+
+
+def grid_lines(layers: Sequence[GridLayer]) -> Iterator[list[Any]]:
+    """Rows of `decode_scaling_grids.csv`, in the order of `GRID_HEADING`."""
+    for each in layers:
+        yield [
+            *(each.kernel, each.machine, each.side),
+            *(each.cycles, each.published_cycles),
+        ]
+
+
+__all__ = [
+    "GRID_HEADING",
+    "PUBLISHED_HEADING",
+    "SPEED_HEADING",
+    "grid_lines",
+    "published_lines",
+    "show_causes",
+    "show_grids",
+    "show_published",
+    "show_speeds",
+    "speed_lines",
+]
