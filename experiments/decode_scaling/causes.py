@@ -1,9 +1,9 @@
 """Where a token's cycles go: what would be left if one thing after another took no time.
 
-The clock is read again for a wafer on which hops take no cycle, then for one on which ramps take none
-either, and so on. What each step saves is that cause's share, and all shares and the rest add up to
-the whole. A later cause's share is what it still costs once those before it cost nothing: where a hop
-and a vector operation overlap, what counts is the order below.
+The clock is read again for a wafer on which hops take no cycle, then for one on which ramps take
+none either, and so on. What each step saves is that cause's share, and all shares and the rest add
+up to the whole. A later cause's share is what it still costs once those before it cost nothing:
+where a hop and a vector operation overlap, what counts is the order below.
 
 A layer of Llama 3.1 8B behind 4,096 tokens on 192 x 512 PEs takes 13,301 cycles, 7,432 without hops
 and 6,812 without ramps: hops are 5,869 of them and ramps 620.
@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 
 from emu.datasheet import Quantity
 from emu.wse import WaferSheet
+from experiments.decode_scaling.resident import Resident
 from kernels.wse.decode.plan import Way
 from kernels.wse.decode.token import HOST, TokenClock, layer_phase
-from models.machines.model_decode import ModelDecode
 
 REST = "words and arithmetic"
 """What no cause names: each word's cycle on a link or a datapath, and SRAM's ports."""
@@ -83,14 +83,14 @@ BESIDE = Way(0, crosses=False)
 """A region that touches the one before."""
 
 
-def of_token(decode: ModelDecode) -> dict[str, int]:
+def of_token(model: Resident) -> dict[str, int]:
     """The cycles of a token's step by cause, nominal.
 
     Layers are told apart by cause as they are where each region touches the one before; what the
     ways between regions take beyond that are causes of their own.
     """
-    pos = decode.context - 1
-    stages, plan = decode.clock.stages(pos), decode.plan
+    pos = model.position
+    stages, plan = model.clock.stages(pos), model.plan
 
     def layer_cycles(sheet: WaferSheet) -> list[int]:
         clock = TokenClock(plan, sheet.at())
@@ -104,14 +104,14 @@ def of_token(decode: ModelDecode) -> dict[str, int]:
         own = layer_cycles(sheet)
         return sum(own[kind] for kind in plan.of_layers)
 
-    beside = layer_cycles(decode.sheet)
+    beside = layer_cycles(model.sheet)
     found = {CROSSINGS: 0, WALKS: 0, ENDS: 0, HOST: 0}
     embed, *of_layers, head, host = stages
     for stage, kind in zip(of_layers, plan.of_layers, strict=True):
         found[CROSSINGS if stage.crosses else WALKS] += stage.cycles - beside[kind]
     found[ENDS] = embed.cycles + head.cycles
     found[HOST] = host.cycles
-    return found | shares(decode.sheet, layers)
+    return found | shares(model.sheet, layers)
 
 
 __all__ = ["CAUSES", "REST", "of_token", "shares", "without"]

@@ -1,12 +1,12 @@
 """What draft tokens would make of a speed: the best number of them, if most are right.
 
 The published speeds do not say how many drafts were right, nor what made them. So one assumption
-serves all models: each draft token is right with one probability, and takes a share of what the model
-itself takes for a token. A pipeline of regions takes the drafts one behind another, so that checking
-them costs its slowest region once each, and not its whole depth.
+serves all models: each draft token is right with one probability, and takes a share of what the
+model itself takes for a token. A pipeline of regions takes the drafts one behind another, so that
+checking them costs its slowest region once each, and not its whole depth.
 
-Of a token of 1,000 us with a slowest region of 30, drafts of 100 us each, right with 0.8: four of them
-give 3.36 tokens in 4 x 100 + 1,000 + 4 x 30 = 1,520 us, 2.2 times as many.
+Of a token of 1,000 us with a slowest region of 30, drafts of 100 us each, right with 0.8: four of
+them give 3.36 tokens in 4 x 100 + 1,000 + 4 x 30 = 1,520 us, 2.2 times as many.
 """
 
 import dataclasses

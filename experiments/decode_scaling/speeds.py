@@ -9,8 +9,8 @@ from emu.datasheet import BANDS
 from emu.wse.placement.regions import DoesNotFit
 from experiments.decode_scaling.drafts import Drafted, drafted
 from experiments.decode_scaling.published import PublishedSpeed
+from experiments.decode_scaling.resident import Resident
 from kernels.wse.decode.token import HOST, Stage
-from models.machines.model_decode import ModelDecode
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,14 +18,21 @@ class Speed:
     """A model on wafers, or why it is not there.
 
     Attributes:
-      decode: the model.
+      model: that is decoded.
       stages: of a token's way, by band; empty where it does not fit.
       refusal: why not; empty if it does.
     """
 
-    decode: ModelDecode
+    model: Resident
     stages: Mapping[str, Sequence[Stage]]
     refusal: str = ""
+
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        model = self.model
+        users = f", {model.users:,} users" if model.users > 1 else ""
+        return f"{model.config.name}, {model.context:,} tokens{users}"
 
     def cycles(self, band: str = "nominal") -> int:
         """Of a token through all stages."""
@@ -42,8 +49,8 @@ class Speed:
         return max(longest, first.cycles + head.cycles) / self._hz(band)
 
     def tokens_per_s(self, band: str = "nominal") -> float:
-        """Of each of the users: by the pipeline's depth, or by its slowest region if that is full."""
-        users = self.decode.users
+        """Of each user: by the pipeline's depth, or where it is full by its slowest region."""
+        users = self.model.users
         return 1 / max(self.seconds(band), users * self.bottleneck_s(band))
 
     def drafted(self, band: str = "nominal") -> Drafted:
@@ -62,17 +69,17 @@ class Speed:
         return sum(stage.crosses for stage in self.stages["nominal"])
 
     def _hz(self, band: str) -> float:
-        return self.decode.sheet.at(band).clock_hz
+        return self.model.sheet.at(band).clock_hz
 
 
-def speed(decode: ModelDecode) -> Speed:
+def speed(model: Resident) -> Speed:
     """Plans and times a model under all bands."""
     try:
-        position = decode.context - 1
-        stages = {band: decode.clock.stages(position, band) for band in BANDS}
+        position = model.position
+        stages = {band: model.clock.stages(position, band) for band in BANDS}
     except DoesNotFit as refused:
-        return Speed(decode, {}, str(refused))
-    return Speed(decode, stages)
+        return Speed(model, {}, str(refused))
+    return Speed(model, stages)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,6 +102,15 @@ class Compared:
         if self.published.drafts == "no":
             return self.speed.tokens_per_s()
         return self.speed.drafted().tokens_per_s
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """The same under the bands: the least tokens a second and the most."""
+        if self.published.drafts == "no":
+            each = [self.speed.tokens_per_s(band) for band in BANDS]
+        else:
+            each = [self.speed.drafted(band).tokens_per_s for band in BANDS]
+        return min(each), max(each)
 
     @property
     def error(self) -> float | None:

@@ -36,22 +36,26 @@ PUBLISHED_HEADING = (
     "drafts",
     "published_tokens_per_s",
     "published_wafers",
-    "tokens_per_s",
+    "plain_tokens_per_s",
+    "drafted_tokens_per_s",
     "error",
     "wafers",
     "date",
     "kind",
     "source",
 )
-GRID_HEADING = ("kernel", "machine", "pes_a_side", "cycles", "published_cycles")
+GRID_HEADING = ("kernel", "machine", "rows", "columns", "cycles", "published_cycles")
 LEGEND = """\
 speed: tokens a second of one user, token after token, low / nominal / high time of the datasheets'
 numbers; drafted: with draft tokens right four times in five that take a tenth of a token's time
 (0.9 and a twentieth, 0.6 and a fifth), as many ahead as is best; fullest PE: its bytes of 48 KiB"""
 PUBLISHED_LEGEND = """\
-drafts: whether the published speed had draft tokens; where it did, or does not say, ours is drafted.
-No number of ours was fitted to these. Wafers: ours, the fewest that hold the model; published where
-the source tells them"""
+drafts: whether the published speed had draft tokens; where it did, or does not say, the error is of
+our drafted speed. No number of ours was fitted to these. Wafers: ours, the fewest that hold the
+model; published where the source tells them"""
+CAUSES_LEGEND = """\
+causes: what each saves where it takes no time and those above it, from hops on, take none either;
+wafer to wafer and region to region: beyond what a layer takes whose region touches the last"""
 
 
 def show_speeds(speeds: Sequence[Speed], console: Console) -> None:
@@ -69,23 +73,21 @@ def show_speeds(speeds: Sequence[Speed], console: Console) -> None:
     console.print(table)
     for each in speeds:
         if each.refusal:
-            console.print(
-                f"{each.decode.config.name}: {each.refusal}", highlight=False
-            )
+            console.print(f"{each.model.config.name}: {each.refusal}", highlight=False)
     console.print(LEGEND, highlight=False)
 
 
 def _speed_cells(each: Speed) -> Iterator[str]:
-    decode = each.decode
-    yield decode.config.name
-    yield decode.precision.name
-    yield f"{decode.context:,}"
-    yield f"{decode.users:,}"
+    model = each.model
+    yield model.config.name
+    yield model.precision.name
+    yield f"{model.context:,}"
+    yield f"{model.users:,}"
     if each.refusal:
         yield "does not fit"
         return
-    yield f"{decode.plan.wafers}"
-    yield f"{sum(decode.plan.layer_bytes.values()):,}"
+    yield f"{model.plan.wafers}"
+    yield f"{sum(model.plan.layer_bytes.values()):,}"
     yield f"{each.cycles():,}"
     yield duration(each.seconds())
     yield " / ".join(f"{each.tokens_per_s(band):,.0f}" for band in BANDS)
@@ -95,10 +97,10 @@ def _speed_cells(each: Speed) -> Iterator[str]:
 def speed_lines(speeds: Sequence[Speed]) -> Iterator[list[Any]]:
     """Rows of `decode_scaling.csv`, in the order of `SPEED_HEADING`."""
     for each in speeds:
-        decode = each.decode
+        model = each.model
         known = [
-            *(decode.config.name, decode.precision.name),
-            *(decode.context, decode.users),
+            *(model.config.name, model.precision.name),
+            *(model.context, model.users),
         ]
         if each.refusal:
             unknown = [None] * (len(SPEED_HEADING) - len(known) - 1)
@@ -106,9 +108,9 @@ def speed_lines(speeds: Sequence[Speed]) -> Iterator[list[Any]]:
             continue
         yield [
             *known,
-            decode.plan.wafers,
-            decode.plan.pes,
-            sum(decode.plan.layer_bytes.values()),
+            model.plan.wafers,
+            model.plan.pes,
+            sum(model.plan.layer_bytes.values()),
             *(each.cycles(band) for band in BANDS),
             *(each.seconds(band) for band in BANDS),
             *(each.tokens_per_s(band) for band in BANDS),
@@ -123,23 +125,34 @@ def speed_lines(speeds: Sequence[Speed]) -> Iterator[list[Any]]:
 
 def show_published(compared: Sequence[Compared], console: Console) -> None:
     """Prints what was published beside what the clock says, and the errors' medians."""
-    table = Table(
-        box=box.SIMPLE_HEAD, title="published speeds", title_justify="left"
-    )
+    table = Table(box=box.SIMPLE_HEAD, title="published speeds", title_justify="left")
     for name in ("model", "drafts"):
         table.add_column(name, no_wrap=True)
-    for name in ("published", "ours", "error", "wafers", "published wafers"):
+    for name in (
+        "published",
+        "plain",
+        "drafted",
+        "error",
+        "wafers",
+        "published wafers",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("source")
     for each in compared:
-        ours, error, told = each.tokens_per_s, each.error, each.published
+        error, told, speed = each.error, each.published, each.speed
+        plain = drafted = wafers = "does not fit"
+        if not speed.refusal:
+            plain = f"{speed.tokens_per_s():,.0f}"
+            drafted = f"{speed.drafted().tokens_per_s:,.0f}"
+            wafers = f"{speed.model.plan.wafers}"
         table.add_row(
             told.published_model,
             told.drafts,
             f"{told.tokens_per_s:,.0f}",
-            "does not fit" if ours is None else f"{ours:,.0f}",
+            plain,
+            drafted,
             "" if error is None else f"{error:+.0%}",
-            "" if ours is None else f"{each.speed.decode.plan.wafers}",
+            wafers,
             "" if told.wafers is None else f"{told.wafers}",
             f"{told.date}, {told.source}",
         )
@@ -154,16 +167,18 @@ def show_published(compared: Sequence[Compared], console: Console) -> None:
 def published_lines(compared: Sequence[Compared]) -> Iterator[list[Any]]:
     """Rows of `decode_scaling_published.csv`, in the order of `PUBLISHED_HEADING`."""
     for each in compared:
-        told, ours = each.published, each.tokens_per_s
+        told, speed = each.published, each.speed
+        ours: list[float | int | None] = [None, None, None, None]
+        if not speed.refusal:
+            plain, drafted = speed.tokens_per_s(), speed.drafted().tokens_per_s
+            ours = [plain, drafted, each.error, speed.model.plan.wafers]
         yield [
             told.model,
             told.published_model,
             told.drafts,
             told.tokens_per_s,
             told.wafers,
-            ours,
-            each.error,
-            None if ours is None else each.speed.decode.plan.wafers,
+            *ours,
             told.date,
             told.kind,
             told.source,
@@ -174,7 +189,7 @@ def show_causes(causes: Mapping[str, Mapping[str, int]], console: Console) -> No
     """Prints where each model's cycles of a token go."""
     table = Table(
         box=box.SIMPLE_HEAD,
-        title="a token's cycles by cause: what each saves if it takes no time, those before it gone",
+        title="a token's cycles by cause",
         title_justify="left",
     )
     table.add_column("cause", no_wrap=True)
@@ -190,23 +205,22 @@ def show_causes(causes: Mapping[str, Mapping[str, int]], console: Console) -> No
     totals = [f"{sum(each.values()):,}" for each in causes.values()]
     table.add_row("all", *totals)
     console.print(table)
+    console.print(CAUSES_LEGEND, highlight=False)
 
 
 def show_grids(layers: Sequence[GridLayer], console: Console) -> None:
-    """Prints layers over sides of their grid."""
-    table = Table(
-        box=box.SIMPLE_HEAD, title="a layer over grids", title_justify="left"
-    )
+    """Prints layers over sizes of their grid."""
+    table = Table(box=box.SIMPLE_HEAD, title="a layer over grids", title_justify="left")
     for name in ("kernel", "machine"):
         table.add_column(name, no_wrap=True)
-    for name in ("PEs a side", "cycles", "published", "error"):
+    for name in ("PEs", "cycles", "published", "error"):
         table.add_column(name, justify="right", no_wrap=True)
     for each in layers:
         published = each.published_cycles
         table.add_row(
             each.kernel,
             each.machine,
-            f"{each.side}",
+            f"{each.rows:,} x {each.cols:,}",
             f"{each.cycles:,}",
             "" if published is None else f"{published:,}",
             "" if published is None else f"{each.cycles / published - 1:+.1%}",
@@ -218,7 +232,7 @@ def grid_lines(layers: Sequence[GridLayer]) -> Iterator[list[Any]]:
     """Rows of `decode_scaling_grids.csv`, in the order of `GRID_HEADING`."""
     for each in layers:
         yield [
-            *(each.kernel, each.machine, each.side),
+            *(each.kernel, each.machine, each.rows, each.cols),
             *(each.cycles, each.published_cycles),
         ]
 

@@ -22,6 +22,7 @@ SMALL = {
     "bench": ["clock", "--repeats", "1"],
     "calibration": ["--points", "{points}"],
     "fabric": ["reduce", "pes=4", "words=4"],
+    "decode_scaling": ["--model", "smollm2-135m", "--context", "64"],
     "floor_plan": ["--model", "smollm2-135m", "--context", "64"],
     "handoff": ["--model", "smollm2-135m", "--tokens", "64", "--chips", "2"],
     "kernel": ["gemm", "m=512", "k=512", "n=512"],
