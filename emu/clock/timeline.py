@@ -54,7 +54,7 @@ class Timeline:
                 ):
                     self.equations(state, block.equations, values, active)
         else:
-            self.equations(state, prepared(body), values, active)
+            self.equations(state, prepared(body), values, active, body.last_uses)
         return [values[atom] for atom in output_ids]
 
     def equations(
@@ -63,8 +63,18 @@ class Timeline:
         equations: list[Prepared],
         values: dict[int, Value],
         active: Active,
+        last_uses: list[list[int]] | None = None,
     ) -> None:
-        """Reads equations one by one, and adds their results to the values by atom."""
+        """Reads equations one by one, and adds their results to the values by atom.
+
+        Args:
+          state: of the clock.
+          equations: of a body, in order.
+          values: by the atom's id.
+          active: the cores that take part.
+          last_uses: of each equation, the atoms that none behind it asks for. Their values are
+            dropped: on a wafer each has an array of a time for every PE.
+        """
         outer = state.path
         for number, inst, (eqn, operand_ids, result_ids) in equations:
             state.path = outer, number
@@ -77,6 +87,8 @@ class Timeline:
                 values[result_ids[0]] = results[0]
             else:
                 values.update(zip(result_ids, results, strict=True))
+            for atom in last_uses[number] if last_uses is not None else ():
+                del values[atom]
         state.path = outer
 
     def equation(

@@ -134,6 +134,19 @@ class Body:
         """Each equation with the ids of its operands and of its results."""
         return [(eqn, _ids(eqn.invars), _ids(eqn.outvars)) for eqn in self.eqns]
 
+    @functools.cached_property
+    def last_uses(self) -> list[list[int]]:
+        """Of each equation, the ids of variables that it is the last to read or that none reads."""
+        kept = {id(atom) for atom in self.literals} | set(self.ids[1])
+        found: list[list[int]] = []
+        for _, operands, results in reversed(self.steps):
+            own = [
+                atom for atom in dict.fromkeys(operands + results) if atom not in kept
+            ]
+            kept.update(own)
+            found.append(own)
+        return found[::-1]
+
 
 def _ids(atoms: Sequence[Atom]) -> list[int]:
     return [id(atom) for atom in atoms]

@@ -42,13 +42,19 @@ def block_of(rows: int, cols: int, experts: int) -> tuple[int, int]:
         high, wide = block
         own, turned = share_of(experts, wide), share_of(experts, high)
         # A score of each expert, its place among its column's, and its rank.
-        along_cols = 2 * all_reduce_cycles(device, wide, turned) if wide > 1 else 0
-        along_rows = 2 * all_reduce_cycles(device, high, own) if high > 1 else 0
+        along_cols = 2 * _sum_cycles(wide, turned) if wide > 1 else 0
+        along_rows = 2 * _sum_cycles(high, own) if high > 1 else 0
         scores = share_of(own, high) * (device.exp_cycles + device.divide_cycles)
         return own * turned * each + along_cols + along_rows + scores
 
     blocks = [(high, wide) for high in divisors(rows) for wide in divisors(cols)]
     return min(blocks, key=cycles)
+
+
+@functools.cache
+def _sum_cycles(pes: int, elements: int) -> int:
+    """Of a sum over a block's line, which blocks of many regions have alike."""
+    return all_reduce_cycles(WSE3.at(), pes, elements)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -131,24 +131,25 @@ def _bytes_of_width(demand: Demand, width: int) -> int:
 def choice_of(demand: Demand, width: int, rows: int, columns: Columns) -> Choice | None:
     """Regions of that size for the kinds of a width, or None where one has no room on them."""
     layers: dict[int, LayerMap] = {}
-    of_forms: dict[DecodeForm, LayerMap | None] = {}
-    cycles, nbytes = 0.0, 0
+    of_forms: dict[DecodeForm, tuple[LayerMap, int] | None] = {}
+    cycles, most = 0.0, 0
     for number, kind in enumerate(demand.kinds):
         if demand.widths[number] != width:
             continue
         # Kinds differ by variants more than by forms.
         if kind.form not in of_forms:
             of_forms[kind.form] = fitting_map(demand, kind.form, rows, columns)
-        layer = of_forms[kind.form]
-        if layer is None:
+        fitting = of_forms[kind.form]
+        if fitting is None:
             return None
+        layer, nbytes = fitting
         each = layer_cycles(layer, demand.device)
         if kind.variant is not None:
             each += kind.variant.own_cycles(layer, demand.device)
         layers[number] = layer
         cycles += demand.of_layers.count(number) * each
-        nbytes = max(nbytes, least_bytes(layer, demand))
-    return Choice(layers, cycles, nbytes)
+        most = max(most, nbytes)
+    return Choice(layers, cycles, most)
 
 
 def _best(choices: Sequence[Choice]) -> list[Choice]:
@@ -201,15 +202,15 @@ def parts_of(forms: Sequence[DecodeForm], head_dim: int) -> list[int]:
 
 def fitting_map(
     demand: Demand, form: DecodeForm, rows: int, columns: Columns
-) -> LayerMap | None:
-    """`layer_map`, or None where a PE's weights and cache leave no room for the code."""
+) -> tuple[LayerMap, int] | None:
+    """`layer_map` and its `least_bytes`, or None where these leave no room for the code."""
     layer = layer_map(demand, form, rows, columns)
     if layer.values_are_keys and not strides_at_full_width(layer.held_slots):
         return None
     # A bound from below, in no time: the exact count traces a program and is made of the few that
     # `plan_wafer` tries.
-    fits = least_bytes(layer, demand) < demand.device.sram_bytes
-    return layer if fits else None
+    nbytes = least_bytes(layer, demand)
+    return (layer, nbytes) if nbytes < demand.device.sram_bytes else None
 
 
 def least_bytes(layer: LayerMap, demand: Demand) -> int:

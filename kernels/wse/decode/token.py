@@ -1,9 +1,8 @@
 """The clock of one token's way through a plan: embedding, every layer, output head, host.
 
-A kind of layers has one program, which is read once for each distance between two regions, and the
-phases' times add up: a layer's PEs start when the activation comes in, and only then. A model of 32
-equal layers whose regions lie 0 or 7 hops apart costs two readings, not 32; of 61 on as many wafers
-those that lie alike are one too.
+A kind of layers has one program, which is read once, and the phases' times add up: a layer's PEs
+start when the activation comes in, and only then. Layers of a kind that lie at other distances, or
+on another wafer than the layer behind them, differ by their way in alone (`way_in`).
 """
 
 import dataclasses
@@ -20,9 +19,13 @@ from kernels.wse.decode.head import (
     head_program,
 )
 from kernels.wse.decode.layer import layer_arguments, layer_program
+from kernels.wse.decode.pe_bytes import PlacedKind
 from kernels.wse.decode.plan import WaferPlan, Way
+from kernels.wse.decode.way_in import by_way, way_arguments, way_program
 
 HOST = "host"
+HERE = Way(0, crosses=False)
+"""Into a region beside the one before, row by row."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +188,7 @@ class TokenClock:
         phase: str,
         band: str,
         pos: int = 0,
-        way: Way = Way(0, crosses=False),
+        way: Way = HERE,
         **options: Any,
     ) -> Reading:
         """One program's reading.
@@ -197,13 +200,30 @@ class TokenClock:
           way: into the region, of a layer's and the head's.
           options: see `Program.read`.
         """
-        # The distance into a layer's region is in `way`: layers at one distance share a reading.
         key = (phase, band, pos, way, *options.items())
         if key not in self._kept:
-            device = self.device.sheet.at(band)
-            program = self.programs[phase, way.crosses]
-            shapes = self.shapes(phase, pos, way.hops)
-            self._kept[key] = program.read(device, *shapes, **options)
+            if options or way == HERE:
+                self._kept[key] = self._read(phase, band, pos, way, **options)
+            else:
+                ways = (self._way_alone(phase, band, each) for each in (HERE, way))
+                self._kept[key] = by_way(self.one(phase, band, pos), *ways)
+        return self._kept[key]
+
+    def _read(
+        self, phase: str, band: str, pos: int, way: Way, **options: Any
+    ) -> Reading:
+        device = self.device.sheet.at(band)
+        shapes = self.shapes(phase, pos, way.hops)
+        return self.programs[phase, way.crosses].read(device, *shapes, **options)
+
+    def _way_alone(self, phase: str, band: str, way: Way) -> Reading:
+        """The reading of a way into a region of that phase, without what is done there."""
+        of = self.plan.head if phase == "head" else self._kind(phase).map
+        # Regions of one size are as far for all that come in.
+        key = ("way", of.rows, of.cols, band, way)
+        if key not in self._kept:
+            device, program = self.device.sheet.at(band), way_program(of, way.crosses)
+            self._kept[key] = program.read(device, *way_arguments(of, way.hops))
         return self._kept[key]
 
     def shapes(self, phase: str, pos: int, hops: int) -> tuple[Any, ...]:
@@ -212,12 +232,17 @@ class TokenClock:
             return embed_arguments(self.plan.head)
         if phase == "head":
             return head_arguments(self.plan.head, hops)
+        kind = self._kind(phase)
+        return layer_arguments(kind.map, pos, hops, variant=kind.attention)
+
+    def _kind(self, phase: str) -> PlacedKind:
+        """The kind of layers of a phase."""
         (kind,) = [
             kind
             for number, kind in enumerate(self.plan.kinds)
             if layer_phase(number) == phase
         ]
-        return layer_arguments(kind.map, pos, hops, variant=kind.attention)
+        return kind
 
     def bound(self, pos: int) -> Bound:
         """What keeps a layer, which is nearly all of a token, from being faster."""
