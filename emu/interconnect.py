@@ -52,7 +52,7 @@ class Message:
       chip: which NIC sends them.
       nbytes: how many.
       operations: writes that they are sent by.
-      entries: where they enter wafers, each link once.
+      entries: where they enter a wafer, each link once.
       gather_s: what the chip takes to bring them into order, as they are sent.
       tail_s: from the last byte at the edge to its place on the wafer.
     """
@@ -80,6 +80,11 @@ class Message:
                 f"{entered} bytes of a message from chip {self.chip} enter wafers, must be all "
                 f"{self.nbytes}"
             )
+
+    @property
+    def wafer(self) -> int:
+        """That it goes to."""
+        return self.entries[0].port[0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +117,7 @@ def send(
     *,
     mode: str = "push",
     is_cold: bool = False,
+    is_coalesced: bool = False,
 ) -> Transfer:
     """Sends each chip's messages as they are ready; cut-through, first come first served.
 
@@ -128,6 +134,8 @@ def send(
       messages: in any order.
       mode: `"push"`, chips write; `"pull"`, the wafers' side reads, whose requests travel first.
       is_cold: whether each NIC's first operation has to set up its connections.
+      is_coalesced: whether a NIC takes all that waits for one wafer together, up to the link's
+        `operation_bytes`, as one operation; otherwise each message has its own.
 
     Raises:
       ValueError: no messages, or another mode.
@@ -139,6 +147,8 @@ def send(
     pace = _Pace.of(link, mode, is_cold)
     unit, resources = Unit(_times(messages, pace)), Resources()
     count, ways = unit.count, _Ways(unit, resources)
+    most_bytes = int(link.operation_bytes) if is_coalesced else 0
+    operations = 0
     queues = _by_chip(messages)
     # When each chip's next message starts: whatever the wafers' links do, so that messages enter in
     # the order of their starts.
@@ -150,9 +160,12 @@ def send(
     arrived = [Fraction(0)] * len(messages)
     while starts:
         start, chip = heapq.heappop(starts)
-        number = queues[chip].popleft()
-        message = messages[number]
-        taken = [count(each) for each in pace.sending(message)]
+        latest_s = unit.seconds(start) - pace.request_s
+        numbers = _waiting(queues[chip], messages, latest_s, most_bytes)
+        together = [messages[number] for number in numbers]
+        begun = together[0].operations if len(together) == 1 else 1
+        operations += begun
+        taken = [count(each) for each in pace.sending(together, begun)]
         sent = start + max(taken)
         for name, each in zip(_OF_CHIPS, taken, strict=True):
             resources.server(name, (chip,)).take(start, each)
@@ -161,11 +174,12 @@ def send(
             heapq.heappush(starts, (max(ready, sent), chip))
         # Complete once the slowest is through: of 1 MiB alone the NIC, 46.0 us, not twelve links,
         # 7.0 us.
-        done = max(sent, ways.enter(message.entries, start))
-        arrived[number] = unit.seconds(done) + pace.latency_s + message.tail_s
+        done = max(sent, *(ways.enter(message.entries, start) for message in together))
+        for number, message in zip(numbers, together, strict=True):
+            arrived[number] = unit.seconds(done) + pace.latency_s + message.tail_s
     return Transfer(
         nbytes=sum(message.nbytes for message in messages),
-        operations=sum(message.operations for message in messages),
+        operations=operations,
         started_s=unit.seconds(first_start),
         finished_s=max(arrived),
         arrived_s=arrived,
@@ -206,16 +220,18 @@ class _Pace:
         operations_per_s = Fraction(link.nic_operations_per_s)
         return cls(rate, operations_per_s, latency_s, request_s, first_s)
 
-    def sending(self, message: Message) -> tuple[Fraction, Fraction, Fraction]:
+    def sending(
+        self, together: Sequence[Message], operations: int
+    ) -> tuple[Fraction, Fraction, Fraction]:
         """What bytes, operations and gathering take a chip; the longest of them holds.
 
         The size of an operation decides which: 92,000 a second of 1 MiB would be 96 GB/s, far over
         the line's 22.8; of 64 KiB they are 6.0 GB/s.
         """
         return (
-            message.nbytes / self.bytes_per_s,
-            message.operations / self.operations_per_s,
-            message.gather_s,
+            sum(message.nbytes for message in together) / self.bytes_per_s,
+            operations / self.operations_per_s,
+            sum((message.gather_s for message in together), Fraction(0)),
         )
 
 
@@ -229,6 +245,29 @@ def _times(messages: Sequence[Message], pace: _Pace) -> Iterator[Fraction]:
     for entries in {id(each.entries): each.entries for each in messages}.values():
         for entry in entries:
             yield from (entry.line_s, *entry.streams.values())
+
+
+def _waiting(
+    queue: deque[int], messages: Sequence[Message], latest_s: Fraction, most_bytes: int
+) -> list[int]:
+    """Takes the next message off a queue, and those behind it that wait for the same wafer.
+
+    Args:
+      queue: of one chip.
+      messages: that it has numbers of.
+      latest_s: when those that wait are ready.
+      most_bytes: of all together.
+    """
+    found = [queue.popleft()]
+    nbytes, wafer = messages[found[0]].nbytes, messages[found[0]].wafer
+    while queue:
+        following = messages[queue[0]]
+        nbytes += following.nbytes
+        is_ready = following.ready_s <= latest_s
+        if not is_ready or nbytes > most_bytes or following.wafer != wafer:
+            break
+        found.append(queue.popleft())
+    return found
 
 
 class _Ways:

@@ -121,6 +121,27 @@ def test_bytes_are_gathered_while_they_are_sent():
     assert slow == 3 + LATENCY
 
 
+def test_what_waits_for_one_wafer_is_one_operation():
+    """Messages of a byte, 1/4 s an operation; the second and third wait for the first one."""
+
+    def ends(*ready, is_coalesced=True, wafers=(0, 0, 0)):
+        each = [
+            Message(F(t), 0, 1, 1, (Entry((wafer, 0), 1),))
+            for t, wafer in zip(ready, wafers, strict=True)
+        ]
+        done = send(LINK, each, is_coalesced=is_coalesced)
+        return done.operations, [each - LATENCY for each in done.arrived_s]
+
+    quarter = F(1, 4)
+    early = F(1, 8), F(1, 5)
+    assert ends(0, *early) == (2, [quarter, 2 * quarter, 2 * quarter])
+    apart = (3, [quarter, 2 * quarter, 3 * quarter])
+    assert ends(0, *early, is_coalesced=False) == apart
+    assert ends(0, *early, wafers=(0, 0, 1)) == apart
+    # What is ready only later has an operation of its own.
+    assert ends(0, F(1, 8), F(3)) == (3, [quarter, 2 * quarter, 3 + quarter])
+
+
 def test_ports_are_entered_side_by_side():
     """Half of 100 bytes through each of two ports, of 5 bytes/s: 10 s each, as the NIC's; behind
     one of them a stream takes 15 s, and another 1 s."""

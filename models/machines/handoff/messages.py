@@ -1,4 +1,4 @@
-"""Messages: what one chip has of one layer, or of several that are ready at once.
+"""Messages: what one chip has of one layer, when it may be sent and which way it goes.
 
 A layer's message is sent as soon as its keys and values are complete (`stream="layer"`), or after
 the prefill (`stream="bulk"`). Padding is not sent, nor are tokens whose cache the wafers have from
@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from emu.datasheet import Device
-from emu.interconnect import Entry, Message, Port
+from emu.interconnect import Message
 from kernels.formats.formats import Format
 from models.machines.handoff.asked import Source, Way
 from models.machines.handoff.conversion import gather_s, keeping_s, picking_s, pieces
@@ -50,11 +50,11 @@ class Ends:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """What one chip has of one layer, before it is coalesced with others.
+    """What one chip has of one layer.
 
     Attributes:
       layer: which one.
-      message: as if it were sent alone.
+      message: that it is sent by.
       keeping_s: what each PE takes for it when it has arrived.
     """
 
@@ -122,50 +122,4 @@ class _LayerWay:
         return ends.edge.by_rows(self.landing, of_rows, ends.sent), gathering_s, keeping
 
 
-def coalesced(each: Sequence[Piece], way: Way, most_bytes: int) -> list[list[Piece]]:
-    """Pieces that one operation takes together: of one chip, ready at once, to one wafer."""
-    groups: list[list[Piece]] = []
-    open_groups: dict[tuple[int, int, Fraction], list[Piece]] = {}
-    for piece in each:
-        message = piece.message
-        key = message.chip, message.entries[0].port[0], message.ready_s
-        group = open_groups.get(key)
-        if way.paging.is_coalesced and group is not None:
-            together = sum(one.message.nbytes for one in group) + message.nbytes
-            if together <= most_bytes:
-                group.append(piece)
-                continue
-        open_groups[key] = [piece]
-        groups.append(open_groups[key])
-    return groups
-
-
-def merged(messages: Sequence[Message]) -> Message:
-    """Messages of one chip that are sent by one operation."""
-    if len(messages) == 1:
-        return messages[0]
-    entries: dict[Port, Entry] = {}
-    for message in messages:
-        for entry in message.entries:
-            before = entries.get(entry.port, Entry(entry.port, 0))
-            streams = dict(before.streams)
-            for stream, taken_s in entry.streams.items():
-                streams[stream] = streams.get(stream, Fraction(0)) + taken_s
-            entries[entry.port] = Entry(
-                entry.port,
-                before.nbytes + entry.nbytes,
-                before.line_s + entry.line_s,
-                streams,
-            )
-    return Message(
-        messages[0].ready_s,
-        messages[0].chip,
-        sum(message.nbytes for message in messages),
-        1,
-        tuple(entries.values()),
-        sum((message.gather_s for message in messages), Fraction(0)),
-        max(message.tail_s for message in messages),
-    )
-
-
-__all__ = ["Ends", "Piece", "coalesced", "merged", "pieces_of"]
+__all__ = ["Ends", "Piece", "pieces_of"]

@@ -14,7 +14,7 @@ from kernels.formats.formats import Format
 from models.machines.handoff.asked import Source, Way
 from models.machines.handoff.conversion import coding_s
 from models.machines.handoff.fields import as_format
-from models.machines.handoff.messages import Ends, Piece, coalesced, merged, pieces_of
+from models.machines.handoff.messages import Ends, Piece, pieces_of
 from models.machines.handoff.route import Edge, Landing
 
 
@@ -104,14 +104,14 @@ def handoff(
     late_s = coding * len(landings)
     if not each:
         return Handoff(None, float(late_s), float(end + late_s), float(late_s), 0.0)
-    groups = coalesced(each, way, int(ends.link.operation_bytes))
     transfer = send(
         ends.link,
-        [merged([piece.message for piece in group]) for group in groups],
+        [piece.message for piece in each],
         mode=way.mode,
         is_cold=way.is_cold,
+        is_coalesced=way.paging.is_coalesced,
     )
-    kept, keeping = _kept(transfer, groups, len(landings))
+    kept, keeping = _kept(transfer, each, len(landings))
     finished_s = max(kept)
     # After the last layer prefill still computes the logits: a fast link is done before, and then
     # nothing is exposed but what chips took for codes.
@@ -126,17 +126,16 @@ def handoff(
 
 
 def _kept(
-    transfer: Transfer, groups: Sequence[Sequence[Piece]], layers: int
+    transfer: Transfer, each: Sequence[Piece], layers: int
 ) -> tuple[list[Fraction], list[Fraction]]:
     """When each layer's PEs have all of it as they keep it, and what that takes them."""
     kept = [Fraction(0)] * layers
     keeping = [Fraction(0)] * layers
-    arrivals = zip(transfer.arrived_s, groups, strict=True)
-    for arrived_s, group in sorted(arrivals, key=lambda one: one[0]):
-        for piece in group:
-            # The PEs of a layer take one message after another.
-            kept[piece.layer] = max(arrived_s, kept[piece.layer]) + piece.keeping_s
-            keeping[piece.layer] += piece.keeping_s
+    arrivals = zip(transfer.arrived_s, each, strict=True)
+    for arrived_s, piece in sorted(arrivals, key=lambda one: one[0]):
+        # The PEs of a layer take one message after another.
+        kept[piece.layer] = max(arrived_s, kept[piece.layer]) + piece.keeping_s
+        keeping[piece.layer] += piece.keeping_s
     return kept, keeping
 
 

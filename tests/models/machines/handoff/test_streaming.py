@@ -173,6 +173,17 @@ def test_refusals() -> None:
         moved(reused=1001)
 
 
+def test_layers_that_pile_up_are_sent_together() -> None:
+    """Twenty layers, a microsecond each: all that wait as the first operations end are the last."""
+    done = [1e-6 * (layer + 1) for layer in range(20)]
+    given: dict[str, Any] = {"done": done, "end": 2e-5, "landings": LANDINGS[:1] * 20}
+    layered, whole = moved(**given), moved(Way(stream="bulk"), **given)
+    # Of a chip: the first layer's, the eleven that wait 10.9 us later, and the last eight.
+    assert layered.operations == 4 * 3
+    assert whole.operations == 4
+    assert layered.exposed_s < whole.exposed_s + 1 / LINK.nic_operations_per_s
+
+
 # --- laws ---
 
 PROMPTS = st.fixed_dictionaries(
