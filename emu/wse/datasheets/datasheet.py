@@ -45,7 +45,7 @@ WSE3 = WaferSheet(
         "derived",
         "an address (2) and three taken branches (6 each); high: as on WSE-2",
         8,
-        120,
+        110,
     ),
     timestamp_cycles=Quantity(
         17,
@@ -132,12 +132,20 @@ WSE2 = WaferSheet(
         21,
     ),
     role_cycles=Quantity(
-        110,
+        40,
         "fitted",
-        "wse-0417 wse-0419 wse-0421 wse-0429 wse-0431 wse-0433: what ten "
-        "all-reduces a layer take beside their stages; each picks a role in three phases",
+        "wse-0417 wse-0419 wse-0421: what thirteen all-reduces a layer take beside their "
+        "stages; each picks a role in three phases",
         20,
-        140,
+        110,
+    ),
+    exp_cycles=Quantity(
+        20,
+        "derived",
+        "WaferLLM's kernel: 1 + x/256, squared twice, is four dependent operations (2 each), the "
+        "division by a power of two being a product, in a call (two taken branches, 6 each)",
+        15,
+        60,
     ),
     timestamp_cycles=Quantity(
         17,
@@ -172,7 +180,11 @@ WSE2 = WaferSheet(
         2, "measured", "wse-0057, wse-0058: 6 + 2n against 6 + n"
     ),
     callback_cycles=Quantity(
-        6, "derived", "WaferLLM's MeshGEMM sweeps: 6 + 2*ceil(n/8)"
+        1,
+        "derived",
+        "as float32, which is measured on this wafer; WSE-3 has 6",
+        1,
+        6,
     ),
     callback_single_cycles=Quantity(
         1,

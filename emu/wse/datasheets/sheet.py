@@ -209,8 +209,8 @@ class WaferSheet(Sheet):
     )
     exp_cycles: Quantity = Quantity(
         60,
-        "derived",
-        "WaferLLM's kernel: a divide (50), three dependent operations (2 each) and a call",
+        "assumed",
+        "a divide (50), three dependent operations (2 each) and a call; low: a short polynomial",
         15,
         100,
     )

@@ -87,10 +87,11 @@ def two_tree(pes: int, groups: int, *, stores: bool = False) -> Tree:
 
     Groups have `g = pes / groups` PEs, rounded up; the last one may be shorter. A group's root is
     at offset `g // 2`, the whole root is that of group `groups // 2`. It adds its streams one after
-    the other, those of its own group first, the western one before the eastern one.
+    the other, those of its own group first, the eastern one before the western one: the west is the
+    longer side of an even number, so its stream comes last.
 
-    Twelve PEs in three groups have roots 2, 6 and 10. PE 6 adds PE 5's stream, then 7's, then those
-    of roots 2 and 10.
+    Twelve PEs in three groups have roots 2, 6 and 10. PE 6 adds PE 7's stream, then 5's, then those
+    of roots 10 and 2.
 
     Args:
       pes: of the line.
@@ -104,7 +105,7 @@ def two_tree(pes: int, groups: int, *, stores: bool = False) -> Tree:
     def inward(members: Sequence[int]) -> int:
         """Chains from both ends to the middle member, which is returned."""
         middle = members[len(members) // 2]
-        for western, eastern in itertools.pairwise(members):
+        for western, eastern in reversed(list(itertools.pairwise(members))):
             # Of PEs 4 5 6 7 the middle is 6: 4 -> 5 -> 6 <- 7.
             if eastern <= middle:
                 children[eastern].append(western)

@@ -70,17 +70,12 @@ class Mesh:
         x = reduce(x, x, axis=axis, tree=tree, op=op)
         return multicast(x, x, axis=axis, root=tree.root, call=False)
 
-    def product(self, weight: Sram, x: Sram) -> Sram:
-        """This PE's part of `x @ weight`, a hardware loop for each of the leading dimension."""
-        *leading, _, outputs = weight.shape
-        shape = (*leading, outputs)
-        # Of the weights' dtype: in float16 the published kernel rounds after every scalar.
-        sums = zeros(shape, self.dtype)
-        return fmac_map(sums, weight, x)
-
     def summed_product(self, weight: Sram, x: Sram, axis: str) -> Sram:
         """`x @ weight`, summed along the axis that `x` is split over."""
-        part = self.product(weight, x)
+        _, outputs = weight.shape
+        # Of the weights' dtype: in float16 the published kernel rounds after every scalar.
+        part = zeros((outputs,), self.dtype)
+        part = fmac_map(part, weight, x)
         return self.all_reduce(part, axis)
 
 
@@ -109,6 +104,10 @@ def gemv_arguments(mesh: Mesh, n: int) -> tuple[Any, ...]:
 class Layer:
     """The layer that was timed: attention with one head as wide as the model, and a gated MLP.
 
+    Each product has an all-reduce of its own, 13 a layer. The source as it stands sums q, k and v
+    in one, up and gate in one; its first version (f991a56 of MeshInfra/WaferLLM) shows that each
+    was summed by itself before, and the layer's times were published before the change.
+
     Attributes:
       mesh: where it runs.
       d_model, d_ff, context: its sizes, each padded to a multiple of P.
@@ -135,12 +134,15 @@ class Layer:
         model, ffn, slots = self.shares
         return {
             "attn_norm": (("row",), (model,)),
-            "qkv": (PE, (3, model, model)),
-            "k": (PE, (model, slots)),
-            "v": (PE, (slots, model)),
+            "q": (PE, (model, model)),
+            "k": (PE, (model, model)),
+            "v": (PE, (model, model)),
+            "keys": (PE, (model, slots)),
+            "values": (PE, (slots, model)),
             "out": (PE, (model, model)),
             "mlp_norm": (("row",), (model,)),
-            "up_gate": (PE, (2, model, ffn)),
+            "up": (PE, (model, ffn)),
+            "gate": (PE, (model, ffn)),
             "down": (PE, (ffn, model)),
             "cos": (("col",), (model // 2,)),
             "sin": (("col",), (model // 2,)),
@@ -183,7 +185,7 @@ def attention(layer: Layer, residual: Sram, weights: Weights) -> Sram:
     """Adds attention over the resident cache to `[d]`, split over rows; no token is appended.
 
     Pseudocode:
-      q, k, v = all_reduce_row(norm(x) @ qkv);  turn q and k
+      q, k, v = all_reduce_row(norm(x) @ W) of each;  turn q and k
       s = softmax(all_reduce_col(q @ K) * scale);  o = all_reduce_row(s @ V)
       x + all_reduce_col(o @ out)
     """
@@ -192,15 +194,19 @@ def attention(layer: Layer, residual: Sram, weights: Weights) -> Sram:
     cos = weights["cos"]
     sin = weights["sin"]
     normed = rms_norm(layer, residual, weights["attn_norm"])
-    qkv = mesh.summed_product(weights["qkv"], normed, "row")
+    q = mesh.summed_product(weights["q"], normed, "row")
+    k = mesh.summed_product(weights["k"], normed, "row")
+    v = mesh.summed_product(weights["v"], normed, "row")
     # One head as wide as the model: its pairs are `(x[j], x[j + model / 2])` within each PE's part.
-    q = rope(mesh.tile(1, model), qkv[:1], cos, sin)
-    k = rope(mesh.tile(1, model), qkv[1:2], cos, sin)
-    release(k)  # it is timed, and not appended
-    scores = mesh.summed_product(weights["k"], q.reshape(model), "col")
+    q = rope(mesh.tile(1, model), q.reshape(1, model), cos, sin)
+    k = rope(mesh.tile(1, model), k.reshape(1, model), cos, sin)
+    # They are timed, and not appended.
+    release(k)
+    release(v)
+    scores = mesh.summed_product(weights["keys"], q.reshape(model), "col")
     scores = vector_scale(scores, scores, weights["scale"])
     p = softmax(mesh, scores.reshape(1, slots))
-    heads = mesh.summed_product(weights["v"], p.reshape(slots), "row")
+    heads = mesh.summed_product(weights["values"], p.reshape(slots), "row")
     out = mesh.summed_product(weights["out"], heads, "col")
     return vector(residual, residual, out, op="add")
 
@@ -210,12 +216,12 @@ def mlp(layer: Layer, residual: Sram, weights: Weights) -> Sram:
     mesh = layer.mesh
     _, ffn, _ = layer.shares
     normed = rms_norm(layer, residual, weights["mlp_norm"])
-    up_gate = mesh.summed_product(weights["up_gate"], normed, "row")
-    up_gate = up_gate.reshape(2 * ffn)
+    up = mesh.summed_product(weights["up"], normed, "row")
+    gate = mesh.summed_product(weights["gate"], normed, "row")
     activated = ffn if layer.activated is None else layer.activated
-    up_gate = silu(up_gate, up_gate, activated)
+    up = silu(up, up, activated)
     product = mesh.tile(ffn)
-    product = vector(product, up_gate[:ffn], up_gate[ffn:], op="mul")
+    product = vector(product, up, gate, op="mul")
     out = mesh.summed_product(weights["down"], product, "col")
     return vector(residual, residual, out, op="add")
 

@@ -24,18 +24,21 @@ def points(case: str) -> list[Point]:
     return [p for p in read_points(POINTS) if p.case == case]
 
 
-def test_decode_layers_are_within_ten_percent_and_fewer_pes_are_faster() -> None:
+def test_decode_layers_are_within_four_percent_and_fewer_pes_are_faster() -> None:
     found = rows("decode_layer")
-    assert len(found) == 6 and max(abs(r.error_percent) for r in found) <= 10
+    assert len(found) == 6 and max(abs(r.error_percent) for r in found) <= 4
+    # From 420 to 660 PEs a side they grow by as much: no error leads the other by 2 %.
+    for small, large in ((found[0], found[2]), (found[3], found[5])):
+        assert abs(small.error_percent - large.error_percent) <= 2
     lines = ladder(found)
     assert len(lines) == 2
     for line in lines:
         assert line.endswith("as measured (660 > 540 > 420)") and "not" not in line
 
 
-def test_gemv_is_within_fifteen_percent() -> None:
+def test_gemv_is_within_ten_percent() -> None:
     (row,) = rows("gemv")
-    assert abs(row.error_percent) <= 15
+    assert abs(row.error_percent) <= 10
 
 
 def test_gemv_on_a_mesh_is_no_faster_than_the_best() -> None:

@@ -171,7 +171,8 @@ def test_bfloat16_decodes_near_the_reference() -> None:
         )
     assert {tile.dtype.name for tile in jax.tree.leaves(cache)} == {"bfloat16"}
     single = TokenClock(plan_wafer(LLAMA, 16, "float32", WSE3.at()), WSE3.at())
-    assert decoder.read(3).cycles < single.read(3).cycles
+    # Of a layer this small sums are most of its time, on whatever region it lies.
+    assert decoder.read(3).sram_read_bytes < 0.7 * single.read(3).sram_read_bytes
 
 
 def test_estimate_is_near_the_clock() -> None:

@@ -48,11 +48,11 @@ def test_gemv_by_hand() -> None:
     m = Mesh(P, 1)
     clock = gemv_program(m).read(d, *gemv_arguments(m, 24))
     fill = 9 + 6 + 1
-    loop = 3 * 9 + 6 + 4 * 2 + 3 * 6  # four callbacks of 2 cycles, 6 between them
-    call, gap, w = 110 + 9, 17 + 4, 2
-    # PE 3 adds the western stream, three stages long, then the eastern one, and sends both ways;
+    loop = 3 * 9 + 6 + 4 * 2 + 3 * 1  # four callbacks of 2 cycles, 1 between them
+    call, gap, w = 40 + 9, 17 + 4, 2
+    # PE 3 adds the eastern stream, two stages long, then the western one, and sends both ways;
     # PE 5 is two hops from it.
-    there = 17 + 3 * 6 + w + gap + w
+    there = 17 + 2 * 6 + w + gap + w
     back = gap + w + gap + w + 2 * 1 + 2 * 2 + 1 + 4
     assert clock.end_ticks == fill + loop + call + there + back
     assert clock.tally.by("flops")["wse.fmac_map"] == 2 * 24 * 24
@@ -66,11 +66,13 @@ def tiles(c: Layer, w: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     d, f, s = c.shares
     vector = {"attn_norm": d, "mlp_norm": d, "cos": d // 2, "sin": d // 2}
     out: dict[str, Any] = {name: w[name].reshape(P, n) for name, n in vector.items()}
-    for name, first, second in (("qkv", d, d), ("up_gate", d, f)):
-        out[name] = np.stack([blocks(x, first, second) for x in w[name]], axis=2)
+    for name in ("q", "k", "v"):
+        out[name] = blocks(w[name], d, d)
+    for name in ("up", "gate"):
+        out[name] = blocks(w[name], d, f)
     # Keys and values: positions on rows, dimensions on columns.
-    out["k"] = w["k"].reshape(P, s, P, d).transpose(0, 2, 3, 1)
-    out["v"] = blocks(w["v"], s, d)
+    out["keys"] = w["keys"].reshape(P, s, P, d).transpose(0, 2, 3, 1)
+    out["values"] = blocks(w["values"], s, d)
     for name, first, second in (("out", d, d), ("down", f, d)):  # from columns to rows
         out[name] = blocks(w[name], first, second).swapaxes(0, 1)
     return out | {"scale": w["scale"]}
@@ -93,12 +95,12 @@ def turn(x: np.ndarray, c: Layer, w: dict[str, np.ndarray]) -> np.ndarray:
 def oracle(c: Layer, x: np.ndarray, w: dict[str, np.ndarray]) -> np.ndarray:
     _, f, _ = c.shares
     h = norm(x, w["attn_norm"], c.eps)
-    q = turn(h @ w["qkv"][0], c, w)
-    s = w["k"] @ q * w["scale"]
+    q = turn(h @ w["q"], c, w)
+    s = w["keys"] @ q * w["scale"]
     p = np.exp(s - s.max())
-    x = x + (p / p.sum() @ w["v"]) @ w["out"]
+    x = x + (p / p.sum() @ w["values"]) @ w["out"]
     h = norm(x, w["mlp_norm"], c.eps)
-    up, gate = h @ w["up_gate"][0], h @ w["up_gate"][1]
+    up, gate = h @ w["up"], h @ w["gate"]
     active = np.arange(f) < (f if c.activated is None else c.activated)
     act = np.where(np.tile(active, P), up / (1 + np.exp(-up)), up)
     return x + (act * gate) @ w["down"]
@@ -110,12 +112,15 @@ def weights(c: Layer) -> dict[str, np.ndarray]:
     near = lambda seed, *shape: normal(seed, *shape) / np.sqrt(shape[-2])  # noqa: E731
     return {
         "attn_norm": 1 + normal(1, d) / 4,
-        "qkv": near(2, 3, d, d),
-        "k": normal(3, s, d),
-        "v": normal(4, s, d),
+        "q": near(2, d, d),
+        "k": near(10, d, d),
+        "v": near(11, d, d),
+        "keys": normal(3, s, d),
+        "values": normal(4, s, d),
         "out": near(5, d, d),
         "mlp_norm": 1 + normal(6, d) / 4,
-        "up_gate": near(7, 2, d, f),
+        "up": near(7, d, f),
+        "gate": near(12, d, f),
         "down": near(8, f, d),
         "cos": np.cos(angle),
         "sin": np.sin(angle),
@@ -141,14 +146,14 @@ def test_layer(
     )
 
 
-def test_layer_has_ten_all_reduces() -> None:
+def test_layer_has_thirteen_all_reduces() -> None:
     c = Layer(Mesh(P, 3), 24, 48, 36)
     events = (
         layer_program(c).read(WSE2.at(), *layer_arguments(c), trace_core=(0, 0)).events
     )
     names = [e.name for e in events]
-    assert names.count("wse.reduce") == names.count("wse.multicast") == 10
-    # QKV, scores, values, output, up and gate, down.
-    assert names.count("wse.fmac_map") == 6
+    assert names.count("wse.reduce") == names.count("wse.multicast") == 13
+    # Q, K, V, scores, values, output, up, gate, down; two norms, a maximum and a sum.
+    assert names.count("wse.fmac_map") == 9
     flops = layer_program(c).read(WSE2.at(), *layer_arguments(c)).tally.by("flops")
     assert flops["wse.fmac_map"] == 2 * (4 * 24 * 24 + 2 * 24 * 36 + 3 * 24 * 48)

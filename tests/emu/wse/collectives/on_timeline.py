@@ -18,7 +18,7 @@ def like(x: Any, shape: tuple[int, ...] | None = None) -> Any:
 
 # A call is 110 or 20 and a load of 9 or 4; a set-up of 17 or 4 comes before a stream, a drain of 4
 # after it.
-ENDS = {"WSE-2": 119 + 17 + 4, "WSE-3": 24 + 4 + 4}
+ENDS = {"WSE-2": 49 + 17 + 4, "WSE-3": 24 + 4 + 4}
 
 
 GAP = {"WSE-2": 21, "WSE-3": 8}

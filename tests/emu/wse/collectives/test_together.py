@@ -34,7 +34,7 @@ def test_a_collective_may_go_on_within_a_call() -> None:
 
         return on_line(4, kernel).read(WSE2.at(), struct((4, 3))).end_ticks
 
-    assert both(True) - both(False) == 110 + 9
+    assert both(True) - both(False) == 40 + 9
 
 
 def test_two_halves_share_a_wavelet_and_elements_may_be_fewer() -> None:

@@ -21,13 +21,13 @@ def test_shapes_by_hand() -> None:
     two = trees.two_phase(8, 3)
     assert two.children == ((1, 3), (2,), (), (4, 6), (5,), (), (7,), ())
     assert two.hops == (0, 1, 1, 3, 1, 1, 3, 1)
-    # Three groups of 4 with roots 2, 6 and 10: west and east of the own group, then of the roots.
+    # Three groups of 4 with roots 2, 6 and 10: east and west of the own group, then of the roots.
     tree = trees.two_tree(12, 3)
-    assert (tree.root, tree.children[6], tree.children[2]) == (6, (5, 7, 2, 10), (1, 3))
+    assert (tree.root, tree.children[6], tree.children[2]) == (6, (7, 5, 10, 2), (3, 1))
     assert tree.depth == 3 and trees.two_tree(5, 1).children == (
         (),
         (0,),
-        (1, 3),
+        (3, 1),
         (4,),
         (),
     )
@@ -38,11 +38,11 @@ def test_shapes_by_hand() -> None:
         (2, 10),
     ) and stored != tree
     assert (stored.into_memory[2], stored.streamed[2], tree.streamed[2]) == (
-        (1, 3),
+        (3, 1),
         (),
-        (3,),
+        (1,),
     )
-    assert stored.into_memory[6] == (5, 7, 2) and stored.streamed[6] == (10,)
+    assert stored.into_memory[6] == (7, 5, 10) and stored.streamed[6] == (2,)
     # Leaves send from memory.
     assert trees.two_tree(3, 3, stores=True) == trees.two_tree(3, 3)
 

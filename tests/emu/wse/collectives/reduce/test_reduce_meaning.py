@@ -89,12 +89,12 @@ def test_chain_takes_b_plus_stage_times_p_minus_one(
 
 @pytest.mark.parametrize("stores", [False, True])
 def test_two_tree_adds_four_streams_in_the_middle(stores: bool) -> None:
-    """3 groups of 4: roots 2, 6, 10. PE 6 adds PE 5's stream, 7's, and then those of 2 and 10."""
+    """3 groups of 4: roots 2, 6, 10. PE 6 adds PE 7's stream, 5's, and then those of 10 and 2."""
     tree = trees.two_tree(12, 3, stores=stores)
     program = on_line(12, lambda x: wse.reduce(like(x), x, axis="row", tree=tree))
     clock = program.read(WSE3.at(), struct((12, 6)))
-    first = 2 * 7 + 6  # two stages, six words
-    own = first + 8 + 6  # gap, the eastern stream
+    first = 7 + 6  # one stage, six words
+    own = first + 8 + 6  # gap, the western stream
     # Four hops from a root that sends once it has both sums, or forwards its second stream at once.
     there = (own + 8 if stores else first + 8) + 5 + 2 * 4
     assert clock.end_ticks == ENDS["WSE-3"] + max(own + 8, there) + 6 + 8 + 6
