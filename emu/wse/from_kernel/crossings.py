@@ -18,7 +18,7 @@ from emu.wse.fabric.layout.code import Code, everywhere
 from emu.wse.fabric.layout.line import Line
 from emu.wse.fabric.ops import Memory
 from emu.wse.fabric.program import FabricProgram
-from emu.wse.from_kernel.meaning import Places
+from emu.wse.from_kernel.evaluation import Places
 from emu.wse.from_kernel.steps import Step
 from emu.wse.from_kernel.tiles import View
 from emu.wse.pe.laws import call_cycles
@@ -100,6 +100,12 @@ class Crossings:
         if (along != per_line).any():
             raise LimitExceeded(
                 f"{step.inst.name}: elements differ between PEs of one line, must be one number",
+                step.where,
+            )
+        if (per_line == 0).any():
+            raise LimitExceeded(
+                f"{step.inst.name}: a line sends no elements, such as rows without a live slot, "
+                "for which the fabric has no operation; give a later position, or send one",
                 step.where,
             )
         code = self.everywhere()

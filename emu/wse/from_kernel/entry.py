@@ -17,7 +17,7 @@ from emu.wse.fabric import ops
 from emu.wse.fabric.layout.code import everywhere
 from emu.wse.fabric.program import FREE, FabricProgram
 from emu.wse.from_kernel.crossings import memory
-from emu.wse.from_kernel.meaning import Places
+from emu.wse.from_kernel.evaluation import Places
 from emu.wse.from_kernel.steps import Step
 from emu.wse.from_kernel.tiles import Tile, View
 from emu.wse.pe.laws import call_cycles

@@ -1,7 +1,7 @@
 """A kernel's program as a fabric program, mechanically: its jaxpr read, operations written.
 
 - A vector or scalar instruction holds its PE for the cycles that its cost says and writes what its
-  meaning says (`meaning.py`).
+  meaning says (`evaluation.py`).
 - A collective becomes its own fabric program, routed word by word (`crossings.py`): what the words
   wait for is for the stepper to find out.
 - Loops, branches on known integers and views are gone when the program is made (`steps.py`).
@@ -24,7 +24,7 @@ from emu.wse.fabric.result import Run
 from emu.wse.from_kernel.buffers import place_tiles
 from emu.wse.from_kernel.crossings import Crossings, partial
 from emu.wse.from_kernel.entry import KERNEL, Entry, entry_of
-from emu.wse.from_kernel.meaning import Places, operation
+from emu.wse.from_kernel.evaluation import Places, operation
 from emu.wse.from_kernel.sequences import Free, joined
 from emu.wse.from_kernel.steps import Step, Steps, steps
 from emu.wse.from_kernel.tiles import Tile, View

@@ -60,6 +60,18 @@ def three_ways(program: Program, *args: Any, path: str = "auto") -> ThreeWays:
     )
 
 
+def drawn(shapes: Any, seed: int = 0) -> Any:
+    """Random arrays in place of shapes; what is known stays."""
+    rng = np.random.default_rng(seed)
+
+    def array(leaf: Any) -> Any:
+        if isinstance(leaf, Known):
+            return leaf
+        return jnp.asarray(rng.standard_normal(leaf.shape, np.float32) / 4, leaf.dtype)
+
+    return jax.tree.map(array, shapes, is_leaf=lambda leaf: isinstance(leaf, Known))
+
+
 def layer_data(layer: LayerMap, pos: int, gap: int, seed: int = 0) -> tuple[Any, ...]:
     """Random arguments of `layer_program(layer)` for the token at `pos`."""
     rng = np.random.default_rng(seed)

@@ -10,11 +10,15 @@ from emu.wse import chain_argmax, copy, reduce, sram_tile
 from emu.wse.fabric import ops
 from emu.wse.from_kernel import translated
 from emu.wse.spaces import Sram
+from kernels.latent_heads import LatentHeads
+from kernels.moe.routing import Routing
+from kernels.moe.wafer import ExpertMlp
 from kernels.wse.decode.blocks import gemv, rms_norm
-from kernels.wse.decode.layer import layer_program
+from kernels.wse.decode.form import DecodeForm
+from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.mapping import LayerMap
 from kernels.wse.decode.sums import all_reduce
-from tests.kernels.wse.stepped import DEVICE, layer_data, three_ways
+from tests.kernels.wse.stepped import DEVICE, drawn, layer_data, three_ways
 
 RNG = np.random.default_rng(0)
 
@@ -157,6 +161,66 @@ def test_words_that_want_one_link_take_turns() -> None:
     assert found.same_values
     assert found.run.path == "cycles" and "want the link" in found.run.why
     assert found.timeline_cycles < found.run.cycles <= 1.05 * found.timeline_cycles
+
+
+def test_rows_without_a_live_slot_are_refused() -> None:
+    layer = small_layer(3, 2)
+    with pytest.raises(LimitExceeded, match="wse.reduce: a line sends no elements"):
+        translated(layer_program(layer), DEVICE, *layer_data(layer, pos=1, gap=0))
+
+
+EXPERTS = ExpertMlp(Routing(8, 2), ffn=6)
+GROUPED = ExpertMlp(
+    Routing(
+        8, 3, score="sigmoid", selection_bias=True, groups=4, chosen_groups=2, scale=2.5
+    ),
+    ffn=6,
+    shared=1,
+)
+LATENTS = LatentHeads(query_rank=10, rank=12, plain=6, turned=8, value_dim=5)
+FORMS = {
+    "latents": DecodeForm(latent=LATENTS),
+    "experts": DecodeForm(mlp=EXPERTS),
+    "latents and experts": DecodeForm(latent=LATENTS, mlp=GROUPED, score_scale=0.4),
+    "biases and norms": DecodeForm(
+        qkv_bias=True, out_bias=True, output_norms=True, residual_scale=0.5
+    ),
+}
+
+
+def layer_of_form(form: DecodeForm) -> LayerMap:
+    latent = form.latent is not None
+    return LayerMap(
+        hidden=22,
+        ffn=26,
+        heads=6,
+        kv_heads=3 if latent else 2,
+        head_dim=LATENTS.cached_width if latent else 12,
+        eps=1e-5,
+        qk_norm=False,
+        context=9,
+        rows=4,
+        parts=2,
+        form=form,
+    )
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_has_a_fabric_program(name: str) -> None:
+    layer = layer_of_form(FORMS[name])
+    fabric = translated(layer_program(layer), DEVICE, *layer_arguments(layer, 8, 1))
+    assert len(fabric.program.colors) <= DEVICE.colors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMS)
+def test_forms_three_ways(name: str) -> None:
+    layer = layer_of_form(FORMS[name])
+    found = three_ways(layer_program(layer), *drawn(layer_arguments(layer, 8, 1)))
+    assert found.same_values
+    # Experts' scores come to the middle row from both sides at once and share its ramp.
+    late = found.run.cycles - found.timeline_cycles
+    assert late == 0 or (name == "experts" and 0 < late <= 0.001 * found.run.cycles)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).parents[4]
 COLLECTIVES = ROOT / "emu" / "wse" / "collectives"
 FORMULAS = sorted(COLLECTIVES.glob("*/arrival.py"))
 PROGRAMS = sorted([*COLLECTIVES.glob("*/program.py"), COLLECTIVES / "programs.py"])
+FROM_KERNEL = sorted((ROOT / "emu" / "wse" / "from_kernel").glob("*.py"))
 SPECIFICATION = {"emu.wse.trees", "emu.wse.wavelets"}
 
 
@@ -61,7 +62,7 @@ def test_a_formula_reaches_no_program(file: pathlib.Path) -> None:
         assert not name.endswith((".program", ".programs")), name
 
 
-@pytest.mark.parametrize("file", PROGRAMS, ids=module_of)
+@pytest.mark.parametrize("file", [*PROGRAMS, *FROM_KERNEL], ids=module_of)
 def test_a_program_reaches_no_formula(file: pathlib.Path) -> None:
     for name in reached(module_of(file)):
         assert not name.startswith("emu.wse.timeline"), name
