@@ -47,6 +47,10 @@ SMALL = {
     "quickstart": ["--model", "tiny", "--chips", "1", "--tokens", "1"],
     "ring_precision": ["bfloat16", "--tokens", "16", "--ranks", "1"],
     "ring_scaling": ["schemes", "--tokens", "16", "--ranks", "2"],
+    "serving": [
+        *("--model", "smollm2-135m", "--context", "64"),
+        *("--users", "2", "--ahead", "1"),
+    ],
     "tune": ["gemm", "m=512", "k=512", "n=512", "variant=tiled"],
     "variants": [
         "--only",
