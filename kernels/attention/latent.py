@@ -313,6 +313,7 @@ class LatentVariant:
                 k=(sizes.batch, sizes.heads, sizes.keys, key_dim),
                 parts=(sizes.nope, sizes.rope),
                 value_dim=sizes.value_dim,
+                even_rows=mx is not None,
                 **common,
             )
             return LatentAttention(attention=attention, latent=sizes.rank, mx=mx)

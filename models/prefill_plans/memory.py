@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from emu.errors import OutOfMemory
 from emu.program import Program
 from emu.trainium import with_cores
 from models.errors import ModelError
@@ -164,7 +165,13 @@ class PlanMemory:
         Raises:
           DoesNotFit: it has more than its HBM holds; says what is most, and what would do.
         """
-        most = max(self.stages(plan), key=lambda memory: memory.total)
+        try:
+            most = max(self.stages(plan), key=lambda memory: memory.total)
+        except OutOfMemory as error:
+            raise DoesNotFit(
+                f"{self.setting.config.name} on {plan}: one program alone does not fit ({error}); "
+                "take more chips a stage or more chunks"
+            ) from None
         capacity = self.setting.sheet.hbm_bytes.value
         if most.total <= capacity:
             return most

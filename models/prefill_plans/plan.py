@@ -95,10 +95,13 @@ class PrefillPlan:
 
     @property
     def each(self) -> int:
-        """Tokens of a chip in a chunk: in equal tiles, so up to one a tile are padding."""
-        return math.prod(
-            split(math.ceil(self.new / self.chunks / self.ring), PARTITIONS)
-        )
+        """Tokens of a chip in a chunk: in equal tiles of an even number, as products in MX want.
+
+        Up to two a tile are padding: 911 tokens are 8 tiles of 114 (912).
+        """
+        own = math.ceil(self.new / self.chunks / self.ring)
+        tiles, rows = split(own, PARTITIONS)
+        return tiles * (rows + rows % 2)
 
     @property
     def parts(self) -> tuple[Chunk, ...]:

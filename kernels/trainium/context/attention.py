@@ -90,6 +90,8 @@ class ContextAttention:
         PSUM: 0 on Trainium1, where it cannot; None: half.
       every_hop: see `ring_hops`.
       masks: how many masks of partly live tiles to make room for; None: as many as there are.
+      even_rows: whether tiles have an even number of tokens, as latents must whose keys and values
+        are products in MX.
       hop_tiles: for `auto`, one hop's transfer in block by key tile steps.
     """
 
@@ -118,6 +120,7 @@ class ContextAttention:
     every_hop: bool = False
     masks: int | None = None
     hop_tiles: float = 1.0
+    even_rows: bool = False
     score: Elementwise | None = None
     fold: Fold | None = None
     scale: float | None = None
@@ -147,7 +150,7 @@ class ContextAttention:
             checks.whole(name, getattr(self, name))
         checks.whole("scalar_copies", self.scalar_copies, least=0)
         checks.number("hop_tiles", self.hop_tiles)
-        for name in ("static_program", "overlap", "unroll", "every_hop"):
+        for name in ("static_program", "overlap", "unroll", "every_hop", "even_rows"):
             checks.flag(name, getattr(self, name))
         checks.parts_of(self.head_dim, self.parts, PARTITIONS)
         checks.dtype("dtype", self.dtype, MXFP8)
@@ -299,6 +302,7 @@ class ContextAttention:
             even=placement == "zigzag" or self.every_hop,
             columns=self.columns,
             mx=self.mx,
+            even_rows=self.even_rows,
         )
         key_tiles, span, keys = cut(self.tokens)
         runs, run, rows = cut(self.query_count)

@@ -228,12 +228,14 @@ def key_tiling(
     even: bool = False,
     columns: int = BANK_COLUMNS,
     mx: bool = False,
+    even_rows: bool = False,
 ) -> tuple[int, int, int]:
     """`(key tiles, pieces of each, keys of a piece)` of a rank's share of a sequence.
 
     The fewest key tiles of at most `columns` keys, all of one size; `even` asks for an even number.
     A microscaled key tile has four pieces of a multiple of 32 keys. 1,100 tokens a rank are 3 tiles
-    of 3 pieces of 123 keys (1,107 slots), or, where the number must be even, 4 of 3 by 92 (1,104).
+    of 3 pieces of 123 keys (1,107 slots), or, where the number must be even, 4 of 3 by 92 (1,104);
+    where that of a piece's keys must be (`even_rows`), 3 of 3 by 124.
     """
     share = math.ceil(tokens / ranks)
     # First how many, then how large: 1,100 keys in tiles of at most 512 would leave a last one of
@@ -245,7 +247,8 @@ def key_tiling(
         # 300 keys are 4 pieces of 96: each key of a piece takes a partition, and partitions come by
         # 32.
         return count, MX_QUAD, math.ceil(size / (MX_QUAD * MX_ROWS)) * MX_ROWS
-    return count, *split(size, PARTITIONS)
+    pieces, keys = split(size, PARTITIONS)
+    return count, pieces, keys + keys % 2 if even_rows else keys
 
 
 __all__ = ["RECIPES", "ContextTiling", "key_tiling"]

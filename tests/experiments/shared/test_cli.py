@@ -44,6 +44,10 @@ SMALL = {
         *("bfloat16", "--model", "tiny", "--tokens", "16", "--cores", "1"),
         "--no-values",
     ],
+    "prefill_scaling": [
+        *("--model", "smollm2-135m", "--tokens", "64", "--chips", "1"),
+        *("--cores", "1"),
+    ],
     "quickstart": ["--model", "tiny", "--chips", "1", "--tokens", "1"],
     "ring_precision": ["bfloat16", "--tokens", "16", "--ranks", "1"],
     "ring_scaling": ["schemes", "--tokens", "16", "--ranks", "2"],

@@ -27,7 +27,8 @@ def test_tokens_are_padded_to_equal_tiles():
 
 def test_cached_keys_are_of_whole_stripes():
     plan = PrefillPlan(tokens=1030, cached=30, ring=4)
-    assert plan.parts == (Chunk(32, 1000),)
+    # 250 of a chip are two tiles of 126: products in MX have an even number of rows.
+    assert plan.parts == (Chunk(32, 4 * 2 * 126),)
 
 
 def test_layers_are_dealt_evenly():

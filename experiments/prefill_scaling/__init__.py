@@ -1,0 +1,1 @@
+"""How a whole prefill scales: TTFT, tokens/s and plans over chips, racks and contexts to 2M."""
