@@ -83,7 +83,11 @@ def _wafer(ax: Axes, placed: Placed, wafer: int, size: float) -> None:
             ha="center",
             va="center",
             fontsize=min(9, max(4, 0.7 * room)),
-            color="black" if share > 0.6 else "white",
+            color="black" if share > 0.6 or is_head else "white",
+            # A hatched region's letter is read on a ground of its own.
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5}
+            if is_head
+            else None,
         )
     ax.set_xlim(0, width)
     ax.set_ylim(height, 0)
