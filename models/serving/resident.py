@@ -15,7 +15,13 @@ class DecoderWalk:
         self._walk = decoder.walk(token, position, cache)
 
     def compute(self, stage: str) -> None:
-        """The next region's part; whoever calls goes through the regions in order."""
+        """The next region's part; whoever calls goes through the regions in order.
+
+        Raises:
+          RuntimeError: the head was computed before.
+        """
+        if self.step is not None:
+            raise RuntimeError(f"{stage!r} comes behind the head, which was computed")
         try:
             next(self._walk)
         except StopIteration as done:
