@@ -295,6 +295,16 @@ class LayerStages:
         latent = LatentVariant(config.name, variant, self.latent_form)
         return latent.program(sizes, mx=self.mx, **options)
 
+    @property
+    def placed(self) -> str:
+        """The placement of tokens that attention has, one of `kernels.PLACEMENTS`."""
+        program = self.attention
+        return (
+            program.placed
+            if isinstance(program, ContextAttention)
+            else program.attention.placed
+        )
+
     @functools.cached_property
     def output(self) -> Program:
         """Of `(x, attended, weights)`."""

@@ -59,6 +59,7 @@ class Source:
       prefill_s: when the prefill ends, its logits included.
       cores: of each chip, which share its heads.
       reused: tokens at the prompt's beginning whose cache the wafers have.
+      first_chips: of each layer, the number of its ring's first chip; none: all layers are on one.
       chip: datasheet of a chip's core.
     """
 
@@ -69,13 +70,23 @@ class Source:
     prefill_s: float
     cores: int = 1
     reused: int = 0
+    first_chips: Sequence[int] = ()
     chip: NeuronCoreSheet = TRN3
 
     def __post_init__(self) -> None:
+        if self.first_chips and len(self.first_chips) != len(self.layer_done_s):
+            raise ValueError(
+                f"first chips of {len(self.first_chips)} layers, must be of "
+                f"{len(self.layer_done_s)} or none"
+            )
         if not 0 <= self.reused <= self.tokens:
             raise ValueError(
                 f"{self.reused} tokens are reused, must be 0 to {self.tokens}"
             )
+
+    def first_chip(self, layer: int) -> int:
+        """The number of the first chip that has a layer."""
+        return self.first_chips[layer] if self.first_chips else 0
 
     def rows(self, count: int) -> np.ndarray:
         """How many of each chip's tokens each of so many rows takes, int `[chips, rows]`."""

@@ -72,7 +72,8 @@ def pieces_of(ends: Ends, landings: Sequence[Landing]) -> Iterator[Piece]:
             by_rows[rows] = ends.source.rows(rows)
         layer = _LayerWay(ends, landing)
         ready_s = ends.ready_s(number, len(landings))
-        for chip, of_rows in enumerate(by_rows[rows]):
+        first = ends.source.first_chip(number)
+        for chip, of_rows in enumerate(by_rows[rows], first):
             if of_rows.any():
                 yield layer.piece(number, ready_s, chip, of_rows)
 

@@ -23,6 +23,10 @@ SMALL = {
     "calibration": ["--points", "{points}"],
     "fabric": ["reduce", "pes=4", "words=4"],
     "decode_scaling": ["--model", "smollm2-135m", "--context", "64"],
+    "deployment": [
+        *("--model", "smollm2-135m", "--tokens", "256", "--new-tokens", "4"),
+        *("--chips", "2", "--cores", "1", "--dtype", "bfloat16"),
+    ],
     "floor_plan": ["--model", "smollm2-135m", "--context", "64"],
     "handoff": ["--model", "smollm2-135m", "--tokens", "64", "--chips", "2"],
     "kernel": ["gemm", "m=512", "k=512", "n=512"],
