@@ -1,6 +1,7 @@
 """The regions for a whole model: on the fewest wafers, the fastest by estimate that really fit."""
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 
@@ -196,22 +197,23 @@ def fastest(demand: Demand, counted: Counted) -> WaferPlan | None:
 def place(regions: Regions, demand: Demand, counted: Counted) -> WaferPlan | None:
     """The plan of chosen regions, or None where a PE's bytes do not fit."""
     head, device = regions.head, demand.device
-    widths = [regions.layers[kind].cols for kind in demand.of_layers]
-    ground = ground_of(device, head.rows)
-    floor = floor_plan(ground, widths, head.cols, demand.wafers or regions.wafers)
-    if floor is None:
-        return None
-    head_bytes = counted.head(head, demand.tables)
-    if head_bytes is None:
-        return None
-    kinds = []
-    for kind, layer in zip(demand.kinds, regions.layers, strict=True):
+    # What is fullest first: where that does not fit, others need not be counted.
+    kinds: dict[int, PlacedKind] = {}
+    fullest = functools.partial(_weight_bytes, regions)
+    for number in sorted(range(len(demand.kinds)), key=fullest, reverse=True):
+        kind, layer = demand.kinds[number], regions.layers[number]
         placed_kind = counted.layer(kind, layer, demand.users)
         if placed_kind is None:
             return None
-        kinds.append(placed_kind)
+        kinds[number] = placed_kind
+    head_bytes = counted.head(head, demand.tables)
+    widths = [regions.layers[kind].cols for kind in demand.of_layers]
+    ground = ground_of(device, head.rows)
+    floor = floor_plan(ground, widths, head.cols, demand.wafers or regions.wafers)
+    if floor is None or head_bytes is None:
+        return None
     return WaferPlan(
-        kinds=tuple(kinds),
+        kinds=tuple(kinds[number] for number in range(len(demand.kinds))),
         of_layers=demand.of_layers,
         floor=floor,
         head=head,
@@ -220,6 +222,10 @@ def place(regions: Regions, demand: Demand, counted: Counted) -> WaferPlan | Non
         grid=(device.grid_width, device.grid_height),
         users=demand.users,
     )
+
+
+def _weight_bytes(regions: Regions, number: int) -> int:
+    return regions.layers[number].weight_bytes()
 
 
 __all__ = ["PlacedKind", "WaferPlan", "Way", "fastest", "place", "plan_wafer"]
