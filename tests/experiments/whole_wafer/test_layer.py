@@ -46,6 +46,6 @@ def test_arguments_are_of_the_layer() -> None:
 def test_a_small_layer_three_ways() -> None:
     result = whole_layer.measure(TINY, 32, WSE3.at(), (3, 2))
     assert result.agrees and result.checked == result.equal == result.pes
-    assert result.run.cycles == result.timeline_cycles
+    assert 0 <= result.difference <= 0.001
     assert sum(result.shares().values()) == pytest.approx(1)
     assert result.shares()["instructions within the PE"] > 0.5

@@ -18,9 +18,19 @@ from kernels.wse.decode.form import DecodeForm
 from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.mapping import LayerMap
 from kernels.wse.decode.sums import all_reduce
-from tests.kernels.wse.stepped import DEVICE, drawn, layer_data, three_ways
+from tests.kernels.wse.stepped import DEVICE, ThreeWays, drawn, layer_data, three_ways
 
 RNG = np.random.default_rng(0)
+
+
+LATE = 0.001
+"""Of a layer on short lines: a root in the middle may hear both sides at once, whose words share
+its ramp; the timeline's formulas neglect it, which is a cycle or two."""
+
+
+def late(found: ThreeWays) -> float:
+    """By how much of its cycles the stepper is later than the timeline."""
+    return (found.run.cycles - found.timeline_cycles) / found.run.cycles
 
 
 def draw(*shape: int, dtype: str = "float32") -> jnp.ndarray:
@@ -90,7 +100,7 @@ def test_a_whole_layer_three_ways() -> None:
     layer = small_layer(3, 1)
     found = three_ways(layer_program(layer), *layer_data(layer, pos=10, gap=2))
     assert found.same_values
-    assert found.run.cycles == found.timeline_cycles
+    assert 0 <= late(found) <= LATE
     assert found.run.path == "cycles"  # it walks in, by a microthread
 
 
@@ -155,12 +165,13 @@ def test_a_tile_that_is_gone_leaves_its_room_to_another() -> None:
     assert all(isinstance(op, ops.Code) for op in task.code) and len(task.code) == 5
 
 
-def test_words_that_want_one_link_take_turns() -> None:
-    """The timeline's formulas neglect it: 10 cycles of 212 for 24 words on 16 PEs."""
-    found = three_ways(sum_program(16), draw(16, 24))
+@pytest.mark.parametrize("pes, words, link", [(16, 24, "to west"), (3, 1, "to ramp")])
+def test_words_that_want_one_link_take_turns(pes: int, words: int, link: str) -> None:
+    """The timeline's formulas neglect it: 212 cycles for 202 on 16 PEs, and 75 for 74 on 3."""
+    found = three_ways(sum_program(pes), draw(pes, words))
     assert found.same_values
-    assert found.run.path == "cycles" and "want the link" in found.run.why
-    assert found.timeline_cycles < found.run.cycles <= 1.05 * found.timeline_cycles
+    assert found.run.path == "cycles" and f"want the link {link}" in found.run.why
+    assert 0 < late(found) <= 0.05
 
 
 def test_rows_without_a_live_slot_are_refused() -> None:
@@ -218,9 +229,7 @@ def test_forms_three_ways(name: str) -> None:
     layer = layer_of_form(FORMS[name])
     found = three_ways(layer_program(layer), *drawn(layer_arguments(layer, 8, 1)))
     assert found.same_values
-    # Experts' scores come to the middle row from both sides at once and share its ramp.
-    late = found.run.cycles - found.timeline_cycles
-    assert late == 0 or (name == "experts" and 0 < late <= 0.001 * found.run.cycles)
+    assert 0 <= late(found) <= LATE
 
 
 @pytest.mark.slow
@@ -231,7 +240,7 @@ def test_layers_of_short_lines_three_ways(rows: int, parts: int, dtype: str) -> 
     layer = small_layer(rows, parts, dtype)
     found = three_ways(layer_program(layer), *layer_data(layer, pos=21, gap=3))
     assert found.same_values
-    assert found.run.cycles == found.timeline_cycles
+    assert 0 <= late(found) <= LATE
 
 
 @pytest.mark.slow
