@@ -1,6 +1,6 @@
 """A layer's prefill on numbers: what one stage leaves is laid out as the next one takes it."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +12,13 @@ from kernels.moe.mesh.program import checked_for, same_counts
 from kernels.moe.mesh.work import work
 from kernels.trainium.context.attention import ContextAttention
 from kernels.trainium.context.latent_program import LatentProgram
+from models.errors import ModelError
 from models.machines.layer_stages import LayerStages, LayerWeights, mixture_program
 from models.plain.projections import rms_norm
 from models.plain.rope import rope_tables
+
+Cache: TypeAlias = tuple[np.ndarray, np.ndarray]
+"""Keys and values `[tokens, all KV heads, features]`, or latents and turned keys, of all cores."""
 
 
 def run(stages: LayerStages, x: np.ndarray, weights: LayerWeights) -> np.ndarray:
@@ -28,47 +32,86 @@ def run(stages: LayerStages, x: np.ndarray, weights: LayerWeights) -> np.ndarray
     Returns:
       The next hidden states, alike.
     """
+    made, _ = run_behind(stages, x, weights, None)
+    return made
+
+
+def run_behind(
+    stages: LayerStages, x: np.ndarray, weights: LayerWeights, cache: Cache | None
+) -> tuple[np.ndarray, Cache]:
+    """The layer of a chunk behind what earlier ones left, as `run`.
+
+    Args:
+      stages, x, weights: as of `run`, of the chunk's tokens.
+      cache: of the `cached` tokens before them; None: there are none.
+
+    Returns:
+      The chunk's next hidden states, and the cache with its own tokens behind.
+
+    Raises:
+      ModelError: a cache of another number of tokens.
+    """
+    held = 0 if cache is None else len(cache[0])
+    if held != stages.cached:
+        raise ModelError(
+            f"{stages.config.name}: a cache of {held} tokens, must be of the {stages.cached} that "
+            "the layer's programs have before theirs"
+        )
     weights = stages.given(weights)
     laid = _laid(stages, x)
     cos, sin = _tables(stages)
     packed = stages.packed_projections(weights)
     operands = stages.projections.run(laid, cos, sin, packed)
-    attended = _attended(stages, operands, weights)
+    attended, cache = _attended(stages, operands, weights, cache)
     y = stages.output.run(laid, attended, stages.packed_output(weights))
     # Every core of a chip has the sum.
     after = _unlaid(stages, np.asarray(y)[:, 0])
     if stages.moe is None:
         made = stages.mlp.run(_laid(stages, after), stages.packed_mlp(weights))
-        return _unlaid(stages, np.asarray(made)[:, 0])
-    return _mixed(stages, after, weights)
+        return _unlaid(stages, np.asarray(made)[:, 0]), cache
+    return _mixed(stages, after, weights), cache
 
 
-def _attended(stages: LayerStages, operands: Any, weights: LayerWeights) -> np.ndarray:
-    """Attention's output `[chips, cores, heads, token tiles, rows, value_dim]`."""
+def _attended(
+    stages: LayerStages, operands: Any, weights: LayerWeights, cache: Cache | None
+) -> tuple[np.ndarray, Cache]:
+    """Attention's output `[chips, cores, heads, token tiles, rows, value_dim]`, and the cache."""
     arrays = [np.asarray(operand) for operand in operands]
     if stages.form.attention.latent is None:
         # Behind them would be a cache's codes, which stages have none of.
         q, k, v, *_ = arrays
-        return _by_core(stages, _of_heads(stages, q, k, v))
-    return _by_core(stages, _of_latents(stages, *arrays, weights=weights))
+        out, cache = _of_heads(stages, q, k, v, cache)
+    else:
+        out, cache = _of_latents(stages, *arrays, weights=weights, cache=cache)
+    return _by_core(stages, out), cache
 
 
 def _of_heads(
-    stages: LayerStages, q: np.ndarray, k: np.ndarray, v: np.ndarray
-) -> np.ndarray:
-    """Attention of what `StoredHeads` has: `[tokens, heads, value_dim]`."""
+    stages: LayerStages,
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    cache: Cache | None,
+) -> tuple[np.ndarray, Cache]:
+    """Attention of what `StoredHeads` has: `[tokens, heads, value_dim]`, and the cache."""
     attention = stages.attention
     assert isinstance(attention, ContextAttention)
     # Values have all heads of a row side by side: bring them to the form of queries and keys.
     chips, cores, tiles, rows, _ = v.shape
     by_head = v.reshape(chips, cores, tiles, rows, stages.kv_heads, -1)
     values = np.moveaxis(by_head, 3, -1)
-    out, _ = attention.run(
-        _by_token(stages, q),
-        _by_token(stages, k),
-        _by_token(stages, values),
-    )
-    return np.asarray(out)
+    own = _by_token(stages, k), _by_token(stages, values)
+    keys, of_keys = _behind(cache, own)
+    out, _ = attention.run(_by_token(stages, q), keys, of_keys)
+    return np.asarray(out), (keys, of_keys)
+
+
+def _behind(cache: Cache | None, own: Cache) -> Cache:
+    """A cache with a chunk's own behind it."""
+    if cache is None:
+        return own
+    (keys, values), (own_keys, own_values) = cache, own
+    return np.concatenate([keys, own_keys]), np.concatenate([values, own_values])
 
 
 def _of_latents(
@@ -79,24 +122,26 @@ def _of_latents(
     rotary: np.ndarray,
     *,
     weights: LayerWeights,
-) -> np.ndarray:
-    """Attention of what `LatentOperands` has: `[tokens, heads, value_dim]`."""
+    cache: Cache | None,
+) -> tuple[np.ndarray, Cache]:
+    """Attention of what `LatentOperands` has: `[tokens, heads, value_dim]`, and the cache."""
     attention, latent = stages.attention, stages.form.attention.latent
     assert isinstance(attention, LatentProgram) and latent is not None
     heads = stages.config.num_attention_heads
     pair = weights["wkv_up"].reshape(latent.rank, heads, -1)
     of_keys, of_values = np.split(pair, [latent.plain], axis=2)
     # Latents and turned keys are the same on every core: those of the first are taken.
-    of_token = _by_token(stages, latents[:, :1])
-    of_key = _by_token(stages, rotary[:, :1])
+    own = _by_token(stages, latents[:, :1]), _by_token(stages, rotary[:, :1])
+    of_token, of_key = _behind(cache, own)
+    keys = len(of_token)
     out, _ = attention.run(
         _by_token(stages, np.concatenate([plain, turned], axis=4)),
-        of_token.reshape(stages.tokens, -1),
-        of_key.reshape(stages.tokens, -1),
+        of_token.reshape(keys, -1),
+        of_key.reshape(keys, -1),
         of_keys,
         of_values,
     )
-    return np.asarray(out)
+    return np.asarray(out), (of_token, of_key)
 
 
 def _by_core(stages: LayerStages, out: np.ndarray) -> np.ndarray:
@@ -176,8 +221,9 @@ def _tables(stages: LayerStages) -> tuple[np.ndarray, np.ndarray]:
     sizes = stages.table_struct.shape
     if rotation is None:
         return np.zeros(sizes, np.float32), np.zeros(sizes, np.float32)
-    positions = np.arange(stages.tokens)
-    tables = rope_tables(stages.config, positions, stages.tokens, rotation)
+    all_tokens = stages.cached + stages.tokens
+    positions = np.arange(stages.cached, all_tokens)
+    tables = rope_tables(stages.config, positions, all_tokens, rotation)
     each = stages.tokens // stages.chips
     missing = [(0, 0), (0, stages.tiling.tokens - each), (0, 0)]
     by_chip = (np.pad(t.reshape(stages.chips, each, -1), missing) for t in tables)
@@ -185,4 +231,4 @@ def _tables(stages: LayerStages) -> tuple[np.ndarray, np.ndarray]:
     return cos, sin
 
 
-__all__ = ["run"]
+__all__ = ["Cache", "run", "run_behind"]

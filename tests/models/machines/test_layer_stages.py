@@ -17,7 +17,7 @@ from models.configurations import published
 from models.errors import ModelError
 from models.held_bytes import held_as
 from models.loading.load import load
-from models.machines.layer_on_numbers import run
+from models.machines.layer_on_numbers import run, run_behind
 from models.machines.layer_stages import LayerStages
 from models.machines.layer_time import (
     even_counts,
@@ -136,6 +136,42 @@ def test_values(name, layer, chips, cores, options):
 )
 def test_values_of_other_families(name, layer, chips, cores, options):
     assert error_of(name, layer, chips, cores, **options) < WITHIN
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, layer", [("qwen3_gqa_tied", 1), ("deepseek_v3", 1)])
+def test_chunks_are_the_whole_prompt(name, layer):
+    """Two chunks, the second behind the keys of the first, give what the whole prompt does."""
+    model = tiny(name)
+    config, weights = model.config, weights_of(model, layer)
+    x = np.random.default_rng(3).normal(size=(TOKENS, config.hidden_size))
+    x = x.astype(np.float32)
+    made, cache, half = [], None, TOKENS // 2
+    for begin in (0, half):
+        stages = LayerStages(
+            config,
+            layer,
+            half,
+            2,
+            2,
+            jnp.float32,
+            expert_options=EXPERT_TILES,
+            attention_options={"placement": "striped"},
+            cached=begin,
+        )
+        out, cache = run_behind(stages, x[begin : begin + half], weights, cache)
+        made.append(out)
+    whole = LayerStages(
+        config, layer, TOKENS, 2, 2, jnp.float32, expert_options=EXPERT_TILES
+    )
+    _, of_whole = run_behind(whole, x, weights, None)
+    assert cache is not None
+    for own, wanted in zip(cache, of_whole, strict=True):
+        np.testing.assert_allclose(own, wanted, atol=WITHIN * np.abs(wanted).max())
+    wanted = expected(model, layer, x)
+    assert np.abs(np.concatenate(made) - wanted).max() < WITHIN * np.abs(wanted).max()
+    with pytest.raises(ModelError, match="a cache of 0 tokens"):
+        run_behind(stages, x[half:], weights, None)
 
 
 def rms(x):
