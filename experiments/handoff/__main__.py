@@ -19,7 +19,7 @@ from models.machines.handoff.conversion import ORDERS
 from models.precision import precision
 
 WIDTH = 190  # of a table that no terminal cuts
-MODELS = "llama-3.1-8b", "llama-3.1-70b", "deepseek-v3"
+MODELS = ("llama-3.1-8b",)
 TOKENS = 8_192, 131_072, 1_048_576
 LINKS = int(WSE3.io_links.value)
 
