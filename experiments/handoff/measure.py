@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from emu.datasheet import BANDS
 from emu.trainium import TRN3
 from emu.wse import WSE3
-from experiments.handoff.regions import planned
 from kernels.formats.formats import Format
 from kernels.tokens.placement import place
 from kernels.wse.decode.plan import WaferPlan
@@ -23,6 +22,7 @@ from models.machines.handoff import (
 )
 from models.machines.handoff.fields import as_format, fields_of
 from models.machines.useful_flops import useful_flops
+from models.machines.wafer_shapes import plan_of
 from models.precision import Precision
 
 PEAK_SHARE = 0.4
@@ -58,7 +58,7 @@ class Prompt:
     def planned(self, wafers: int | None = None) -> WaferPlan:
         """The layers' regions, with room for an answer of an eighth of the prompt's tokens."""
         context = self.tokens + max(1, self.tokens // 8)
-        return planned(self.config, context, self.plan, WSE3.at(), wafers)
+        return plan_of(self.config, context, self.plan, wafers=wafers)
 
     @property
     def stored(self) -> Format:
