@@ -1,12 +1,13 @@
 """The command line of `experiments.model_layer`."""
 
 import argparse
+import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from emu.trainium import TRN3
 from emu.trainium.datasheets import SYSTEMS, systems_of
-from experiments.model_layer import decode_table, table
+from experiments.model_layer import decode_table, search_table, table
 from experiments.model_layer.decode import decoded
 from experiments.model_layer.measure import Measured, layers_of, measured
 from experiments.shared import cli, plans, systems
@@ -82,6 +83,20 @@ def options(parser: cli.Parser) -> None:
         help="what decode holds weights and cache in: a dtype, a format such as mxfp4, or a plan "
         "as weights=mxfp4,cache=fp8 (bfloat16)",
     )
+    parser.add_argument(
+        "--search",
+        default=1,
+        metavar="REGIONS",
+        type=cli.whole_number("search", 1, 1000),
+        help="of a decode step read the clock of so many regions, the first by estimate, and take "
+        "the fastest (1: the first, unread)",
+    )
+    parser.add_argument(
+        "--searches",
+        metavar="FILE.json",
+        type=pathlib.Path,
+        help="what was read before, and what is read now",
+    )
     systems.add_option(parser, systems_of(TRN3, SYSTEMS), "the chip's own links")
 
 
@@ -93,6 +108,11 @@ def main(args: argparse.Namespace, output: Output) -> None:
         raise UsageError(
             f"--layer is {args.layer}, {config.name} has layers 0 to {config.num_hidden_layers - 1}"
         )
+    if args.searches is not None and args.search == 1:
+        raise UsageError(
+            "--searches keeps what --search reads, which is 1: no clock is read; "
+            "let --search be 2 or more"
+        )
     console = output.console(WIDTH)
     rows: list[list[Any]] = []
     timed: list[Measured] = []
@@ -102,7 +122,9 @@ def main(args: argparse.Namespace, output: Output) -> None:
             rows += table.lines(each)
             timed.append(each)
     console.print(table.LEGEND, highlight=False)
-    steps = list(decoded(config, layers, args.context or CONTEXTS, args.dtype))
+    contexts = args.context or CONTEXTS
+    found = decoded(config, layers, contexts, args.dtype, args.search, args.searches)
+    steps = list(found)
     decode_table.show(steps, console)
     console.print(decode_table.LEGEND, highlight=False)
     lines = list(decode_table.lines(steps))
@@ -112,6 +134,11 @@ def main(args: argparse.Namespace, output: Output) -> None:
         "stages": _named(table.HEADING, rows),
         "decode": _named(decode_table.HEADING, lines),
     }
+    if args.search > 1:
+        search_table.show(steps, console)
+        tried = list(search_table.lines(steps))
+        output.table("model_layer_search", search_table.HEADING, tried)
+        figures["search"] = _named(search_table.HEADING, tried)
     output.figures("model_layer", figures)
     if output.folder is not None:
         # matplotlib takes a second to import.

@@ -1,6 +1,7 @@
 """One decode step of a model's layers on wafers of their own, with caches of several lengths."""
 
 import dataclasses
+import pathlib
 from collections.abc import Iterator, Sequence
 
 from emu.wse.placement.regions import DoesNotFit
@@ -40,11 +41,15 @@ def decoded(
     layers: Sequence[int],
     contexts: Sequence[int],
     plan: Precision,
+    most: int = 1,
+    searches: pathlib.Path | None = None,
 ) -> Iterator[Decoded]:
-    """Every layer with every context, timed or refused."""
+    """Every layer with every context, timed or refused; see `LayerDecode`."""
     for layer in layers:
         for context in contexts:
-            decode = LayerDecode(config, layer, context, plan)
+            decode = LayerDecode(
+                config, layer, context, plan, most=most, searches=searches
+            )
             try:
                 yield Decoded(decode, decode.time())
             except DoesNotFit as refused:

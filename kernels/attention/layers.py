@@ -21,6 +21,7 @@ from kernels.attention.tables import Tables
 from kernels.refusal import refuse
 from kernels.scores.form import Reading
 from kernels.wse.decode.attention_map import AttentionMap
+from kernels.wse.decode.estimate import attention_cycles
 from kernels.wse.decode.hooks import Hooks
 from kernels.wse.decode.layer import layer_arguments, layer_program
 from kernels.wse.decode.mapping import LayerMap, share_of
@@ -76,12 +77,20 @@ class DecoderVariant:
         return min(whole, skipping, key=ticks)
 
     def own_cycles(self, layer: LayerMap, device: Device) -> float:
-        """Cycles that its arithmetic adds with a full cache, roughly."""
+        """Cycles beyond those of causal attention with a full cache, roughly.
+
+        Fewer than none where it goes through less of the cache, as with a window.
+        """
         sized = self._of(layer)
         own = sized.own(device)
         always_shared = sized.variant.changes_softmax
-        added, _ = own_cycles(sized.map(layer), device, own.on, always_shared)
-        return added
+        layout = sized.map(layer)
+        causal = AttentionMap.of_layer(
+            layer, most_live=share_of(layer.context, layer.rows)
+        )
+        added, _ = own_cycles(layout, device, own.on, always_shared)
+        seen = attention_cycles(layout, device) - attention_cycles(causal, device)
+        return added + seen
 
     def _of(self, layer: LayerMap) -> "_Sized":
         if layer.values_are_keys:

@@ -6,6 +6,7 @@ How long a token takes does not depend on its data, nor on the experts that it c
 
 import dataclasses
 import functools
+import pathlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,9 +16,10 @@ from emu.datasheet import BANDS
 from emu.wse import WSE3, WaferSheet
 from emu.wse.datasheets.datasheet import ENGINE
 from kernels.attention.decode_spent import PRODUCTS, kinds
-from kernels.wse.decode.demand import LayerKind
+from kernels.wse.decode.demand import Demand, LayerKind
 from kernels.wse.decode.layer_plan import LayerStep, plan_layer
 from kernels.wse.decode.pe_bytes import PlacedKind
+from kernels.wse.decode.search import Found, search_layer
 from models.config import ModelConfig
 from models.errors import ModelError
 from models.machines.decode import held_of
@@ -57,6 +59,8 @@ class LayerDecode:
       context: tokens that the cache has room for; the step is the last one's, which sees all.
       precision: what weights and cache are held in; activations are in its wide dtype.
       sheet: of the wafer.
+      most: regions whose clock is read to choose one; 1: the first by estimate, unread.
+      searches: a file of what was read before, see `search_layer`; None: none.
     """
 
     config: ModelConfig
@@ -64,6 +68,8 @@ class LayerDecode:
     context: int
     precision: Precision = precision("bfloat16")
     sheet: WaferSheet = WSE3
+    most: int = 1
+    searches: pathlib.Path | None = None
 
     def __post_init__(self) -> None:
         layers = self.config.num_hidden_layers
@@ -80,11 +86,15 @@ class LayerDecode:
 
     @functools.cached_property
     def placed(self) -> PlacedKind:
-        """The layer on the region of the fewest estimated cycles on which every PE's bytes fit.
+        """The layer on the region of the fewest cycles on which every PE's bytes fit.
+
+        They are estimated, or of several regions read.
 
         Raises:
           DoesNotFit: no region of a wafer has room; it tells a context that would do, if one would.
         """
+        if self.most > 1:
+            return self.found.placed
         plan = self.precision
         return plan_layer(
             self.config,
@@ -94,6 +104,26 @@ class LayerDecode:
             self.kind,
             held_of(plan),
         )
+
+    @functools.cached_property
+    def found(self) -> Found:
+        """The search for the region whose clock is least.
+
+        Raises:
+          DoesNotFit: as `placed`.
+          LimitExceeded: the file of searches cannot be read or written.
+        """
+        plan, device = self.precision, self.sheet.at()
+        demand = Demand(
+            self.config,
+            self.context,
+            plan.wide,
+            device,
+            (self.kind,),
+            (0,),
+            held=held_of(plan),
+        )
+        return search_layer(demand, self.most, self.searches)
 
     def time(self) -> DecodeTime:
         """Reads the clock under every band of the wafer's datasheet.

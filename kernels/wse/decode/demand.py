@@ -19,7 +19,7 @@ class LayerVariant(Protocol):
         ...
 
     def own_cycles(self, layer: LayerMap, device: Device) -> float:
-        """Cycles of its own arithmetic with a full cache, roughly."""
+        """Cycles beyond those of causal attention with a full cache, roughly."""
         ...
 
 
