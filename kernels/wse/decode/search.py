@@ -96,11 +96,19 @@ def search_layer(
         if not found:
             raise refusal(demand)
         readings = [dataclasses.astuple(each) for each in found]
-    result = _fastest(demand, [Tried(*each) for each in readings], ordered, known)
+    result = _fastest(demand, of_readings(readings), ordered, known)
     _known[key] = readings
     if path is not None:
         write_file(path, inputs, readings)
     return result
+
+
+def of_readings(readings: Readings) -> list[Tried]:
+    """What was tried, from what a file holds of it."""
+    return [
+        Tried(rows, groups, parts, estimated, cycles)
+        for rows, groups, parts, estimated, cycles in readings
+    ]
 
 
 def inputs_of(demand: Demand, most: int) -> Inputs:
