@@ -87,7 +87,7 @@ def clocks(machine: Disaggregated, repeats: int) -> dict[str, tuple[float, int]]
     prefill = lambda: machine.prefill.read(TRN3.at())  # noqa: E731
     decoder = machine.decoder
     at = layer_arguments(decoder.plan.kinds[0].map, machine.tokens, 1)
-    layer = lambda: decoder.clock.programs["layer"].read(WSE3.at(), *at)  # noqa: E731
+    layer = lambda: decoder.clock.programs["layer", False].read(WSE3.at(), *at)  # noqa: E731
     return {
         "prefill": (
             median_s(lambda: prefill().layer_done_s, repeats),
