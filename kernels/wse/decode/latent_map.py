@@ -12,6 +12,7 @@ heads a group. A row makes one of the 128 unturned features of one head from the
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -120,7 +121,7 @@ class LatentMap:
         """Elements of a latent and of its turned key on one column."""
         return self.latent_dims + self.turned_dims
 
-    @property
+    @functools.cached_property
     def matrices(self) -> dict[str, MatrixTile]:
         """Those of one PE, by name."""
         form, depth, values = self.form, self.region.depth, self.values

@@ -11,6 +11,7 @@ tokens every 128th.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax.numpy as jnp
@@ -198,7 +199,7 @@ class LayerMap:
                 "its norms are of latents, and its form says what turns"
             )
 
-    @property
+    @functools.cached_property
     def latent(self) -> LatentMap:
         """Which PE holds what of latent attention, which the form must have."""
         assert self.form.latent is not None
@@ -268,7 +269,7 @@ class LayerMap:
         latent = self.form.latent
         return self.head_dim**-0.5 if latent is None else latent.key_width**-0.5
 
-    @property
+    @functools.cached_property
     def region(self) -> Region:
         """Its PEs, whatever the layer does."""
         return Region(
@@ -314,7 +315,7 @@ class LayerMap:
         """Slots whose exponentials one column works out for its group."""
         return share_of(self.context, self.rows * self.parts)
 
-    @property
+    @functools.cached_property
     def matrices(self) -> dict[str, MatrixTile]:
         """Of attention and of a gated MLP, by name, those that the layer has."""
         tiles = {}
@@ -348,6 +349,11 @@ class LayerMap:
 
     def weight_shapes(self) -> dict[str, Shape]:
         """Shapes of a layer's weights in one PE."""
+        return dict(self._weight_shapes)
+
+    @functools.cached_property
+    def _weight_shapes(self) -> dict[str, Shape]:
+        # Planning asks thousands of maps, each several times.
         heads = self.queries * self.dims
         key_and_value = 2 * self.dims
         shapes: dict[str, Shape] = {
