@@ -1,1 +1,1 @@
-"""How fast does a user get tokens from wafers, and where do a token's cycles go?"""
+"""How fast a user gets tokens from wafers, and where a token's cycles go."""

@@ -1,1 +1,1 @@
-"""What does a request take, prefill on chips and decode on wafers, of a model of any size?"""
+"""What a request takes, prefill on chips and decode on wafers, of a model of any size."""

@@ -1,1 +1,1 @@
-"""Where do a model's layers stand on wafers, and how full are their PEs?"""
+"""Where a model's layers stand on wafers, and how full their PEs are."""
