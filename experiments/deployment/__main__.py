@@ -34,8 +34,8 @@ def options(parser: cli.Parser) -> None:
     parser.add_argument(
         "--tokens",
         type=cli.whole_number("tokens", 1, 2**21),
-        default=131_072 - 512,
-        help="of the prompt (130560)",
+        default=131_072,
+        help="of the prompt (131072)",
     )
     parser.add_argument(
         "--new-tokens",

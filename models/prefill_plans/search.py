@@ -113,6 +113,18 @@ def plans(
                 yield PrefillPlan(tokens, ring, stages, racks, chunks, cached, cores)
 
 
+def in_order(
+    setting: Setting, space: Iterable[PrefillPlan], aim: Aim
+) -> list[tuple[float, PrefillPlan]]:
+    """Plans with the bounds of their aim, the least first; of equal ones the first stays in front.
+
+    Bounds of a prompt in one chunk and in several are sums of the same work in other orders, so
+    what differs in the tenth digit counts as equal.
+    """
+    bounded = [(_of(aim, plan, bound(setting, plan)), plan) for plan in space]
+    return sorted(bounded, key=lambda each: float(f"{each[0]:.9e}"))
+
+
 def search(
     setting: Setting,
     space: Iterable[PrefillPlan],
@@ -136,13 +148,11 @@ def search(
       ModelError: none of them fits or has kernels, and why the first has not; or there is none.
     """
     clock, memory = PlanClock(setting), PlanMemory(setting)
-    bounded = [(_of(aim, plan, bound(setting, plan)), plan) for plan in space]
+    bounded = in_order(setting, space, aim)
     if not bounded:
         raise ModelError(
             f"{setting.config.name}: no plan to try; give one chip or more and as many tokens"
         )
-    # Python sorts stably: of equal bounds the first stays in front.
-    bounded.sort(key=lambda each: each[0])
     timed: list[Tried] = []
     left: list[Tried] = []
     trial = _Trial(clock, memory, aim, tell, most)
@@ -216,6 +226,7 @@ def told(seconds: float) -> str:
 
 
 __all__ = [
+    "in_order",
     "STAGES",
     "Aim",
     "Found",

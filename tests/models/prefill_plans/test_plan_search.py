@@ -6,13 +6,18 @@ import functools
 import pytest
 
 from emu.datasheet import BANDS, Quantity
+from emu.trainium import TRN3
+from emu.trainium.datasheets import TRN3_GEN2, on_system
+from models.configurations import published
 from models.errors import ModelError
+from models.precision import precision
 from models.prefill_plans.bounds import bound, pairs, token_flops
 from models.prefill_plans.clock import PlanClock
 from models.prefill_plans.explain import by_kind, explain
 from models.prefill_plans.memory import PlanMemory
 from models.prefill_plans.plan import Chunk, PrefillPlan
-from models.prefill_plans.search import plans, search, value
+from models.prefill_plans.search import in_order, plans, search, value
+from models.prefill_plans.setting import Setting
 from models.prefill_plans.time import plan_time
 from tests.models.prefill_plans.small import CORES, dense, mixture
 
@@ -108,3 +113,13 @@ def test_more_chips_are_never_slower():
         space = small_space(8192, chips, stages=1, chunks=1)
         best.append(search(dense(layers=1), space, most=3).best.ttft_s["nominal"])
     assert best == sorted(best, reverse=True)
+
+
+def test_one_chunk_goes_before_several_with_the_same_bound() -> None:
+    """Though sums in another order make that of four chunks less by a last place."""
+    sheet = on_system(TRN3, TRN3_GEN2)
+    setting = Setting(published("kimi-k2").config, precision("mxfp8"), sheet)
+    for tokens in (130_560, 131_072):
+        space = plans(tokens=tokens, chips=144, layers=61)
+        _, first = in_order(setting, space, "ttft")[0]
+        assert (first.ring, first.stages, first.chunks) == (144, 1, 1)
