@@ -11,6 +11,9 @@ from experiments.decode_scaling.drafts import Drafted, drafted
 from experiments.decode_scaling.published import PublishedSpeed
 from experiments.decode_scaling.resident import Resident
 from kernels.wse.decode.token import HOST, Stage
+from models.serving.speed import Speed as UserSpeed
+from models.serving.speed import user_speed
+from models.serving.stage_times import regions_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,14 +47,16 @@ class Speed:
 
     def bottleneck_s(self, band: str = "nominal") -> float:
         """Of the region that is longest at work for a token: embedding and head are one."""
-        first, *layers, head, _ = self.stages[band]
-        longest = max(stage.cycles for stage in layers)
-        return max(longest, first.cycles + head.cycles) / self._hz(band)
+        return self._served(band).bottleneck_cycles / self._hz(band)
 
     def tokens_per_s(self, band: str = "nominal") -> float:
         """Of each user: by the pipeline's depth, or where it is full by its slowest region."""
-        users = self.model.users
-        return 1 / max(self.seconds(band), users * self.bottleneck_s(band))
+        return self._served(band).user_tokens_per_s(self._hz(band))
+
+    def _served(self, band: str) -> UserSpeed:
+        stages = self.stages[band]
+        cycles = [stage.cycles for stage in stages]
+        return user_speed(regions_of(stages), cycles, self.model.users)
 
     def drafted(self, band: str = "nominal") -> Drafted:
         """With draft tokens, for one user alone."""

@@ -100,9 +100,14 @@ def every(
         return kept[position]
 
     return StageTimes(
-        tuple(Stage(stage.name, _region(stage.name)) for stage in read(0)),
+        regions_of(read(0)),
         lambda position: tuple(stage.cycles for stage in read(position)),
     )
+
+
+def regions_of(stages: Sequence[token.Stage]) -> tuple[Stage, ...]:
+    """A token's stages with the regions that they keep busy."""
+    return tuple(Stage(stage.name, _region(stage.name)) for stage in stages)
 
 
 def _region(stage: str) -> str | None:
@@ -146,4 +151,13 @@ def constant(stages: Sequence[Stage], cycles: Sequence[int]) -> StageTimes:
     return StageTimes(tuple(stages), lambda position: own)
 
 
-__all__ = ["ENDS", "Cycles", "StageTimes", "between", "bottleneck", "constant", "every"]
+__all__ = [
+    "ENDS",
+    "Cycles",
+    "StageTimes",
+    "between",
+    "bottleneck",
+    "constant",
+    "every",
+    "regions_of",
+]
