@@ -8,10 +8,10 @@ from experiments.decode_scaling import causes, grids, table
 from experiments.decode_scaling.published import published_speeds
 from experiments.decode_scaling.resident import Resident
 from experiments.decode_scaling.speeds import Compared, Speed, speed
-from experiments.shared import cli, plans
+from experiments.shared import cli, machine_options, plans
 from experiments.shared.output import Figures, Output
 from experiments.shared.progress import Progress
-from models.configurations import published, published_models
+from models.configurations import published
 from models.precision import precision
 
 WIDTH = 190  # of a table that no terminal cuts
@@ -20,15 +20,7 @@ CONTEXT = 8192
 
 def options(parser: cli.Parser) -> None:
     """Adds what this experiment takes."""
-    parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME",
-        type=cli.one_of("model", tuple(published_models())),
-        help="one of those that `models` lists (all whose speed was published); may be given "
-        "several times",
-    )
+    machine_options.add_model(parser, "all whose speed was published", several=True)
     parser.add_argument(
         "--context",
         action="append",
@@ -36,24 +28,14 @@ def options(parser: cli.Parser) -> None:
         type=cli.whole_number("context", 1, 2**24),
         help="tokens of each user's cache, which is full (8192); may be given several times",
     )
-    parser.add_argument(
-        "--users",
-        action="append",
-        default=[],
-        type=cli.whole_number("users", 1, 2**24),
-        help="whose caches stand in every layer's region (1); may be given several times",
-    )
+    machine_options.add_users(parser, several=True)
     parser.add_argument(
         "--dtype",
         metavar="PRECISION",
         type=plans.plan_of,
         help="what weights and cache are held in (as published, see the table; bfloat16)",
     )
-    parser.add_argument(
-        "--wafers",
-        type=cli.whole_number("wafers", 1, 64),
-        help="that the model is cut over, between layers (the fewest that hold it)",
-    )
+    machine_options.add_wafers(parser)
     parser.add_argument(
         "--causes",
         action="store_true",

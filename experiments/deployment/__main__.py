@@ -9,10 +9,10 @@ from emu.trainium.datasheets import SYSTEMS, TRN3_GEN2, NeuronCoreSheet, systems
 from emu.wse import WSE3
 from experiments.deployment import table
 from experiments.deployment.asked import Asked, asked
-from experiments.shared import cli, plans, systems
+from experiments.shared import cli, machine_options, systems
 from experiments.shared.output import Output
 from experiments.shared.progress import Progress
-from models.configurations import published, published_models
+from models.configurations import published
 from models.deployment import Deployment
 from models.machines.handoff import Way
 
@@ -23,69 +23,25 @@ ALL_BANDS = "all"
 
 def options(parser: cli.Parser) -> None:
     """Adds what this experiment takes."""
-    parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME",
-        type=cli.one_of("model", tuple(published_models())),
-        help=f"one of those that `models` lists ({', '.join(MODELS)}); may be given several times",
+    machine_options.add_model(parser, ", ".join(MODELS), several=True)
+    machine_options.add_tokens(parser, "--tokens", 131_072, "of the prompt")
+    machine_options.add_tokens(parser, "--new-tokens", 512, "of the answer")
+    machine_options.add_precision(
+        parser,
+        "mxfp8",
+        "what both machines hold numbers in, prefill what it has kernels for",
     )
-    parser.add_argument(
-        "--tokens",
-        type=cli.whole_number("tokens", 1, 2**21),
-        default=131_072,
-        help="of the prompt (131072)",
-    )
-    parser.add_argument(
-        "--new-tokens",
-        type=cli.whole_number("new-tokens", 1, 2**21),
-        default=512,
-        help="of the answer (512)",
-    )
-    parser.add_argument(
-        "--dtype",
-        default="mxfp8",
-        metavar="PRECISION",
-        type=plans.plan_of,
-        help="what both machines hold weights, activations and cache in; prefill what it has "
-        "kernels for (mxfp8)",
-    )
-    parser.add_argument(
-        "--chips",
-        type=cli.whole_number("chips", 1, 1024),
-        default=144,
-        help="of each rack (144)",
-    )
-    parser.add_argument(
-        "--racks",
-        type=cli.whole_number("racks", 1, 64),
-        default=1,
-        help="that EFA joins (1)",
-    )
-    parser.add_argument(
-        "--cores",
-        type=cli.whole_number("cores", 1, int(TRN3.cores_per_chip.value)),
-        default=8,
-        help="of each chip, which share its heads and weights (8)",
-    )
+    machine_options.add_chips(parser, 144)
+    machine_options.add_racks(parser)
+    machine_options.add_cores(parser)
     parser.add_argument(
         "--cached",
         type=cli.whole_number("cached", 0, 2**21),
         default=0,
         help="tokens at the prompt's beginning whose cache HBM has already (0)",
     )
-    parser.add_argument(
-        "--users",
-        type=cli.whole_number("users", 1, 2**24),
-        default=1,
-        help="whose caches stand on the wafers (1)",
-    )
-    parser.add_argument(
-        "--wafers",
-        type=cli.whole_number("wafers", 1, 64),
-        help="that the model is cut over (the fewest that hold it)",
-    )
+    machine_options.add_users(parser)
+    machine_options.add_wafers(parser)
     parser.add_argument(
         "--links",
         type=cli.whole_number("links", 1, int(WSE3.io_links.value)),

@@ -7,9 +7,9 @@ from emu.report.bands import banded
 from emu.wse import WSE3
 from experiments.floor_plan import table
 from experiments.floor_plan.placed import Placed
-from experiments.shared import cli, plans
+from experiments.shared import cli, machine_options
 from experiments.shared.output import Output
-from models.configurations import published, published_models
+from models.configurations import published
 from models.machines.wafer_shapes import clock_of, plan_of
 
 WIDTH = 160  # of a table that no terminal cuts
@@ -17,38 +17,15 @@ WIDTH = 160  # of a table that no terminal cuts
 
 def options(parser: cli.Parser) -> None:
     """Adds what this experiment takes."""
-    parser.add_argument(
-        "--model",
-        default="llama-3.1-8b",
-        metavar="NAME",
-        type=cli.one_of("model", tuple(published_models())),
-        help="one of those that `models` lists (llama-3.1-8b)",
+    machine_options.add_model(parser, "llama-3.1-8b")
+    machine_options.add_tokens(
+        parser, "--context", 8192, "tokens that each user's cache has room for"
     )
-    parser.add_argument(
-        "--context",
-        type=cli.whole_number("context", 1, 2**24),
-        default=8192,
-        help="tokens that each user's cache has room for (8192)",
+    machine_options.add_users(parser)
+    machine_options.add_precision(
+        parser, "bfloat16", "what weights and cache are held in"
     )
-    parser.add_argument(
-        "--users",
-        type=cli.whole_number("users", 1, 2**24),
-        default=1,
-        help="whose caches stand in every layer's region (1)",
-    )
-    parser.add_argument(
-        "--dtype",
-        default="bfloat16",
-        metavar="PRECISION",
-        type=plans.plan_of,
-        help="what weights and cache are held in: a dtype, a format such as mxfp4, or a plan as "
-        "weights=mxfp8,cache=fp8 (bfloat16)",
-    )
-    parser.add_argument(
-        "--wafers",
-        type=cli.whole_number("wafers", 1, 64),
-        help="that the model is cut over, between layers (the fewest that hold it)",
-    )
+    machine_options.add_wafers(parser)
 
 
 def main(args: argparse.Namespace, output: Output) -> None:

@@ -3,17 +3,15 @@
 import argparse
 from collections.abc import Iterator
 
-from emu.trainium import TRN3
 from emu.wse import WSE3
 from emu.wse.placement.regions import DoesNotFit
-from emu.wse.placement.wafers import MOST_WAFERS
 from experiments.handoff import table
 from experiments.handoff.measure import Moved, Prompt, moved
 from experiments.handoff.ways import others
-from experiments.shared import cli, plans
+from experiments.shared import cli, machine_options, plans
 from experiments.shared.output import Figures, Output
 from kernels.tokens.placement import PLACEMENTS
-from models.configurations import published, published_models
+from models.configurations import published
 from models.machines.handoff import Way
 from models.machines.handoff.conversion import ORDERS
 from models.precision import precision
@@ -26,14 +24,7 @@ LINKS = int(WSE3.io_links.value)
 
 def options(parser: cli.Parser) -> None:
     """Adds what this experiment takes."""
-    parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME",
-        type=cli.one_of("model", tuple(published_models())),
-        help=f"one of those that `models` lists ({', '.join(MODELS)}); may be given several times",
-    )
+    machine_options.add_model(parser, ", ".join(MODELS), several=True)
     parser.add_argument(
         "--tokens",
         action="append",
@@ -57,23 +48,9 @@ def options(parser: cli.Parser) -> None:
         type=cli.whole_number("links", 1, LINKS),
         help=f"of each wafer ({LINKS} and 1); may be given several times",
     )
-    parser.add_argument(
-        "--wafers",
-        type=cli.whole_number("wafers", 1, MOST_WAFERS),
-        help="over which layers are dealt (as few as hold them)",
-    )
-    parser.add_argument(
-        "--chips",
-        type=cli.whole_number("chips", 1, 1024),
-        default=64,
-        help="of Trainium3 (64)",
-    )
-    parser.add_argument(
-        "--cores",
-        type=cli.whole_number("cores", 1, int(TRN3.cores_per_chip.value)),
-        default=8,
-        help="of each chip (8)",
-    )
+    machine_options.add_wafers(parser)
+    machine_options.add_chips(parser, 64)
+    machine_options.add_cores(parser)
     parser.add_argument(
         "--placement",
         default="contiguous",

@@ -10,12 +10,12 @@ from emu.trainium.datasheets import SYSTEMS, systems_of
 from experiments.model_layer import decode_table, search_table, table
 from experiments.model_layer.decode import decoded
 from experiments.model_layer.measure import Measured, layers_of, measured
-from experiments.shared import cli, plans, systems
+from experiments.shared import cli, machine_options, systems
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Figures, Output
 from kernels.attention.latent import FORMS
 from models.config import ModelConfig
-from models.configurations import published, published_models
+from models.configurations import published
 from models.machines.layer_stages import LayerStages
 from models.precision import precision
 
@@ -25,36 +25,17 @@ CONTEXTS = 8_192, 131_072  # of decode steps
 
 def options(parser: cli.Parser) -> None:
     """Adds what this experiment takes."""
-    parser.add_argument(
-        "--model",
-        default="deepseek-v3",
-        metavar="NAME",
-        type=cli.one_of("model", tuple(published_models())),
-        help="one of those that `models` lists (deepseek-v3)",
-    )
+    machine_options.add_model(parser, "deepseek-v3")
     parser.add_argument(
         "--layer",
         type=cli.whole_number("layer", 0, 10_000),
         help="which layer (one of each form that the model has)",
     )
-    parser.add_argument(
-        "--tokens",
-        type=cli.whole_number("tokens", 1, 2**24),
-        default=8192,
-        help="of the prompt, dealt out to the chips (8192)",
+    machine_options.add_tokens(
+        parser, "--tokens", 8192, "of the prompt, dealt out to the chips"
     )
-    parser.add_argument(
-        "--chips",
-        type=cli.whole_number("chips", 1, 1024),
-        default=64,
-        help="of Trainium3 (64)",
-    )
-    parser.add_argument(
-        "--cores",
-        type=cli.whole_number("cores", 1, int(TRN3.cores_per_chip.value)),
-        default=8,
-        help="of each chip, which share its heads and weights (8)",
-    )
+    machine_options.add_chips(parser, 64)
+    machine_options.add_cores(parser)
     parser.add_argument(
         "--prefill-dtype",
         default="bfloat16",
@@ -75,13 +56,8 @@ def options(parser: cli.Parser) -> None:
         type=cli.whole_number("context", 1, 2**24),
         help="tokens in the cache of a decode step (8192 and 131072); may be given several times",
     )
-    parser.add_argument(
-        "--dtype",
-        default="bfloat16",
-        metavar="PRECISION",
-        type=plans.plan_of,
-        help="what decode holds weights and cache in: a dtype, a format such as mxfp4, or a plan "
-        "as weights=mxfp4,cache=fp8 (bfloat16)",
+    machine_options.add_precision(
+        parser, "bfloat16", "what decode holds weights and cache in"
     )
     parser.add_argument(
         "--search",

@@ -7,11 +7,10 @@ from emu.trainium import TRN3
 from emu.trainium.datasheets import SYSTEMS, TRN3_GEN2, systems_of
 from experiments.prefill_scaling import table
 from experiments.prefill_scaling.measure import Planned, Point, planned, points
-from experiments.shared import cli, systems
+from experiments.shared import cli, machine_options, systems
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Output
 from experiments.shared.progress import Progress
-from models.configurations import published_models
 from models.precision import precision
 from models.prefill_plans.search import Aim
 
@@ -24,14 +23,7 @@ LONGEST = 2**21
 
 def options(parser: cli.Parser) -> None:
     """Adds what this experiment takes."""
-    parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME",
-        type=cli.one_of("model", tuple(published_models())),
-        help=f"one of those that `models` lists ({', '.join(MODELS)}); may be given several times",
-    )
+    machine_options.add_model(parser, ", ".join(MODELS), several=True)
     parser.add_argument(
         "--tokens",
         action="append",
@@ -39,25 +31,9 @@ def options(parser: cli.Parser) -> None:
         type=cli.whole_number("tokens", 1, LONGEST),
         help="of the prompt, cached ones included (131072); may be given several times",
     )
-    parser.add_argument(
-        "--chips",
-        action="append",
-        default=[],
-        type=cli.whole_number("chips", 1, 1024),
-        help="of each rack (16, 64 and 144); may be given several times",
-    )
-    parser.add_argument(
-        "--racks",
-        default=1,
-        type=cli.whole_number("racks", 1, 64),
-        help="that EFA joins (1)",
-    )
-    parser.add_argument(
-        "--cores",
-        type=cli.whole_number("cores", 1, int(TRN3.cores_per_chip.value)),
-        default=8,
-        help="of each chip, which share its heads and weights (8)",
-    )
+    machine_options.add_chips(parser, "16, 64 and 144", several=True)
+    machine_options.add_racks(parser)
+    machine_options.add_cores(parser)
     parser.add_argument(
         "--cached",
         default=0,

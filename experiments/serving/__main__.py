@@ -6,7 +6,7 @@ from typing import Any
 
 from emu.wse.placement.regions import DoesNotFit
 from experiments.serving import acceptance, measure, pipelines, table
-from experiments.shared import cli, plans
+from experiments.shared import cli, machine_options, plans
 from experiments.shared.errors import UsageError
 from experiments.shared.output import Figures, Output
 from models.config import ModelConfig
@@ -42,11 +42,7 @@ def options(parser: cli.Parser) -> None:
         default=4096,
         help="tokens in every user's cache, which is full (4096)",
     )
-    parser.add_argument(
-        "--wafers",
-        type=cli.whole_number("wafers", 1, 64),
-        help="that the model is cut over (the fewest that hold it and all users' caches)",
-    )
+    machine_options.add_wafers(parser)
     parser.add_argument(
         "--users",
         action="append",
