@@ -14,7 +14,7 @@ from fractions import Fraction
 from typing import TypeAlias
 
 from emu.datasheet import Device
-from emu.link_clock import Resources, Server, Unit
+from emu.link_clock import Resources, Server, Unit, take_together
 
 Port: TypeAlias = tuple[int, int]
 """A link at a wafer's edge: which wafer, and which of its links."""
@@ -147,42 +147,43 @@ def send(
     pace = _Pace.of(link, mode, is_cold)
     unit, resources = Unit(_times(messages, pace)), Resources()
     count, ways = unit.count, _Ways(unit, resources)
+    sending, request = _Sending(pace, unit), count(pace.request_s)
     most_bytes = int(link.operation_bytes) if is_coalesced else 0
     operations = 0
-    queues = _by_chip(messages)
+    ready = [count(message.ready_s) for message in messages]
+    queues = _by_chip(messages, ready)
     # When each chip's next message starts: whatever the wafers' links do, so that messages enter in
     # the order of their starts.
     starts: list[tuple[int, int]] = []
-    before = count(pace.request_s) + count(pace.first_s)
+    before = request + count(pace.first_s)
     for chip, queue in queues.items():
-        heapq.heappush(starts, (count(messages[queue[0]].ready_s) + before, chip))
+        heapq.heappush(starts, (ready[queue[0]] + before, chip))
     first_start = starts[0][0]
-    arrived = [Fraction(0)] * len(messages)
+    arrived = [0] * len(messages)
     while starts:
         start, chip = heapq.heappop(starts)
-        latest_s = unit.seconds(start) - pace.request_s
-        numbers = _waiting(queues[chip], messages, latest_s, most_bytes)
+        numbers = _waiting(queues[chip], messages, ready, start - request, most_bytes)
         together = [messages[number] for number in numbers]
         begun = together[0].operations if len(together) == 1 else 1
         operations += begun
-        taken = [count(each) for each in pace.sending(together, begun)]
+        taken = sending.of(together, begun)
         sent = start + max(taken)
         for name, each in zip(_OF_CHIPS, taken, strict=True):
             resources.server(name, (chip,)).take(start, each)
         if queues[chip]:
-            ready = count(messages[queues[chip][0]].ready_s + pace.request_s)
-            heapq.heappush(starts, (max(ready, sent), chip))
+            following = ready[queues[chip][0]] + request
+            heapq.heappush(starts, (max(following, sent), chip))
         # Complete once the slowest is through: of 1 MiB alone the NIC, 46.0 us, not twelve links,
         # 7.0 us.
         done = max(sent, *(ways.enter(message.entries, start) for message in together))
         for number, message in zip(numbers, together, strict=True):
-            arrived[number] = unit.seconds(done) + pace.latency_s + message.tail_s
+            arrived[number] = done + sending.latency + count(message.tail_s)
     return Transfer(
         nbytes=sum(message.nbytes for message in messages),
         operations=operations,
         started_s=unit.seconds(first_start),
-        finished_s=max(arrived),
-        arrived_s=arrived,
+        finished_s=unit.seconds(max(arrived)),
+        arrived_s=list(map(unit.seconds, arrived)),
         alone_s=resources.longest(unit),
     )
 
@@ -220,42 +221,60 @@ class _Pace:
         operations_per_s = Fraction(link.nic_operations_per_s)
         return cls(rate, operations_per_s, latency_s, request_s, first_s)
 
-    def sending(
-        self, together: Sequence[Message], operations: int
-    ) -> tuple[Fraction, Fraction, Fraction]:
+
+class _Sending:
+    """What messages take a chip, and from memory to memory, in units of time.
+
+    Attributes:
+      unit: of time.
+      byte, operation, latency: of `_Pace`.
+    """
+
+    def __init__(self, pace: _Pace, unit: Unit) -> None:
+        self.unit = unit
+        self.byte = unit.count(1 / pace.bytes_per_s)
+        self.operation = unit.count(1 / pace.operations_per_s)
+        self.latency = unit.count(pace.latency_s)
+
+    def of(self, together: Sequence[Message], operations: int) -> tuple[int, int, int]:
         """What bytes, operations and gathering take a chip; the longest of them holds.
 
         The size of an operation decides which: 92,000 a second of 1 MiB would be 96 GB/s, far over
         the line's 22.8; of 64 KiB they are 6.0 GB/s.
         """
-        return (
-            sum(message.nbytes for message in together) / self.bytes_per_s,
-            operations / self.operations_per_s,
-            sum((message.gather_s for message in together), Fraction(0)),
-        )
+        nbytes = sum(message.nbytes for message in together)
+        gathering = sum(self.unit.count(message.gather_s) for message in together)
+        return nbytes * self.byte, operations * self.operation, gathering
 
 
 def _times(messages: Sequence[Message], pace: _Pace) -> Iterator[Fraction]:
     """All times that a transfer is made of."""
-    yield from (pace.request_s, pace.first_s, 1 / pace.bytes_per_s)
-    yield 1 / pace.operations_per_s
+    yield from (pace.request_s, pace.first_s, pace.latency_s)
+    yield from (1 / pace.bytes_per_s, 1 / pace.operations_per_s)
     for message in messages:
-        yield from (message.ready_s, message.gather_s)
-    # Many messages take the same ways.
-    for entries in {id(each.entries): each.entries for each in messages}.values():
-        for entry in entries:
-            yield from (entry.line_s, *entry.streams.values())
+        yield from (message.ready_s, message.gather_s, message.tail_s)
+    # Many messages take the same ways, and of several wafers like ones.
+    ways = {id(each.entries): each.entries for each in messages}.values()
+    yield from (entry.line_s for entries in ways for entry in entries)
+    shared = {id(entry.streams): entry.streams for each in ways for entry in each}
+    for streams in shared.values():
+        yield from streams.values()
 
 
 def _waiting(
-    queue: deque[int], messages: Sequence[Message], latest_s: Fraction, most_bytes: int
+    queue: deque[int],
+    messages: Sequence[Message],
+    ready: Sequence[int],
+    latest: int,
+    most_bytes: int,
 ) -> list[int]:
     """Takes the next message off a queue, and those behind it that wait for the same wafer.
 
     Args:
       queue: of one chip.
       messages: that it has numbers of.
-      latest_s: when those that wait are ready.
+      ready: when each of them is.
+      latest: when those that wait are.
       most_bytes: of all together.
     """
     found = [queue.popleft()]
@@ -263,7 +282,7 @@ def _waiting(
     while queue:
         following = messages[queue[0]]
         nbytes += following.nbytes
-        is_ready = following.ready_s <= latest_s
+        is_ready = ready[queue[0]] <= latest
         if not is_ready or nbytes > most_bytes or following.wafer != wafer:
             break
         found.append(queue.popleft())
@@ -277,6 +296,7 @@ class _Ways:
         self.unit = unit
         self.resources = resources
         self.known: dict[int, list[tuple[Server, int]]] = {}
+        self.counted: dict[int, list[tuple[int, int]]] = {}
 
     def enter(self, entries: tuple[Entry, ...], start: int) -> int:
         """When the last of them has passed on its bytes.
@@ -286,23 +306,30 @@ class _Ways:
         # Entries live as long as their messages do.
         if id(entries) not in self.known:
             self.known[id(entries)] = list(self._servers(entries))
-        return max(
-            server.take(start, taken) for server, taken in self.known[id(entries)]
-        )
+        return take_together(self.known[id(entries)], start)
 
     def _servers(self, entries: tuple[Entry, ...]) -> Iterator[tuple[Server, int]]:
-        count, server = self.unit.count, self.resources.server
+        server = self.resources.server
         for entry in entries:
-            yield server("wafer's links", entry.port), count(entry.line_s)
-            for stream, taken_s in entry.streams.items():
-                part = (*entry.port, stream)
-                yield server("wafer's fabric", part), count(taken_s)
+            yield server("wafer's links", entry.port), self.unit.count(entry.line_s)
+            wafer, link = entry.port
+            for stream, taken in self._counted(entry.streams):
+                yield server("wafer's fabric", (wafer, link, stream)), taken
+
+    def _counted(self, streams: Streams) -> list[tuple[int, int]]:
+        """Streams and what they take; entries of several wafers share them."""
+        if id(streams) not in self.counted:
+            count = self.unit.count
+            self.counted[id(streams)] = [(n, count(s)) for n, s in streams.items()]
+        return self.counted[id(streams)]
 
 
-def _by_chip(messages: Sequence[Message]) -> dict[int, deque[int]]:
+def _by_chip(
+    messages: Sequence[Message], ready: Sequence[int]
+) -> dict[int, deque[int]]:
     """Numbers of each chip's messages, in the order in which they are ready."""
     queues: dict[int, deque[int]] = {}
-    for number in sorted(range(len(messages)), key=lambda i: messages[i].ready_s):
+    for number in sorted(range(len(messages)), key=lambda number: ready[number]):
         queues.setdefault(messages[number].chip, deque()).append(number)
     return queues
 

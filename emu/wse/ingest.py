@@ -45,28 +45,35 @@ class Ingested(NamedTuple):
     busy: np.ndarray
     done: np.ndarray
 
+    def further(self, hops: np.ndarray, wires: Wires) -> "Ingested":
+        """The same streams from an edge that is so many hops further away, int `[...]`.
+
+        Every word is there so much later, and the edge is as busy: of the two rows above, from an
+        edge three hops further, the last PE has all at 41 + 3 * 2 = 47.
+        """
+        done = np.where(self.busy > 0, self.done + wires.hop_cycles * hops, 0)
+        return Ingested(self.busy, done)
+
 
 def ingest(
     words: np.ndarray,
     wires: Wires,
     *,
     columns: int,
-    approach_hops: np.ndarray | int = 0,
     edge_cycles: float = 1.0,
 ) -> Ingested:
-    """Times of streams, each over some rows of a region.
+    """Times of streams, each over some rows of a region, from an edge at its first router.
 
     Args:
       words: int `[..., rows]`, wavelets of each row, in the order in which a stream reaches them;
         a row without any is passed by.
       wires: of the fabric.
       columns: of the region.
-      approach_hops: `[...]`, hops from the edge to the router before the first row's.
       edge_cycles: distance of two wavelets as they enter.
     """
     counts = np.asarray(words, np.int64)
     some = counts > 0
-    hops = np.asarray(approach_hops)[..., None] + np.arange(1, counts.shape[-1] + 1)
+    hops = np.arange(1, counts.shape[-1] + 1)
     # The edge may be slower than a PE that sends.
     spans = np.ceil(np.maximum(counts - 1, 0) * edge_cycles).astype(np.int64)
     sending = np.maximum(wires.sending(counts), spans if edge_cycles > 1 else 0)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from emu import BANDS, Quantity
 from emu.efa import EFA
 from emu.interconnect import Entry, Message, send
+from emu.link_clock import Server, take_together
 
 LAW = settings(max_examples=50, derandomize=True, deadline=None)
 
@@ -84,6 +85,15 @@ def test_order_is_by_readiness_then_chip():
     first, second = arrivals((0, 1, 1000), (0, 0, 1000))
     assert first == second == 100 + LATENCY
     assert arrivals((0, 1, 10), (0, 0, 10), rate=1) == [20 + LATENCY, 10 + LATENCY]
+
+
+def test_parts_that_are_taken_together_are_each_taken():
+    """Free at 5 and at 0, from 3 on for 2 and for 9 units: done at 7 and at 12."""
+    ways = [(Server(), 2), (Server(), 9)]
+    ways[0][0].free = 5
+    assert take_together(ways, 3) == 12
+    assert [(each.free, each.busy) for each, _ in ways] == [(7, 2), (12, 9)]
+    assert take_together([], 3) == 3
 
 
 def test_times_are_exact():

@@ -6,18 +6,21 @@ before.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
 from emu.datasheet import Device
 from emu.interconnect import Message
 from kernels.formats.formats import Format
+from kernels.wse.decode.mapping import LayerMap
 from models.machines.handoff.asked import Source, Way
 from models.machines.handoff.conversion import gather_s, keeping_s, picking_s, pieces
 from models.machines.handoff.fields import token_bytes
-from models.machines.handoff.route import Edge, Entering, Landing
+from models.machines.handoff.route import Edge, Entering, Landing, Streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,62 +68,90 @@ class Piece:
 
 def pieces_of(ends: Ends, landings: Sequence[Landing]) -> Iterator[Piece]:
     """What each chip has of each layer, layer by layer."""
-    by_rows: dict[int, np.ndarray] = {}
+    kinds: dict[LayerMap, _Kind] = {}
     for number, landing in enumerate(landings):
-        rows = landing.map.rows
-        if rows not in by_rows:
-            by_rows[rows] = ends.source.rows(rows)
-        layer = _LayerWay(ends, landing)
+        kind = kinds.get(landing.map)
+        if kind is None:
+            kind = kinds[landing.map] = _Kind(ends, landing.map)
         ready_s = ends.ready_s(number, len(landings))
         first = ends.source.first_chip(number)
-        for chip, of_rows in enumerate(by_rows[rows], first):
-            if of_rows.any():
-                yield layer.piece(number, ready_s, chip, of_rows)
+        entering = kind.entering(landing)
+        for chip, which in enumerate(kind.part_of, first):
+            part, way = kind.parts[which], entering[which]
+            if way is None:
+                continue
+            message = Message(
+                ready_s,
+                chip,
+                part.nbytes,
+                part.operations,
+                way.entries,
+                part.gathering_s,
+                way.tail_s,
+            )
+            yield Piece(number, message, part.keeping_s)
 
 
-class _LayerWay:
-    """The way of one layer's cache; many chips' parts of it are alike.
+class _Part(NamedTuple):
+    """What chips send of a layer of which they have equally many tokens for each row.
 
     Attributes:
-      known: of tokens of rows, how a message enters, and what gathering and keeping it take.
+      nbytes, operations: of the message.
+      gathering_s, keeping_s: what it takes the chip and each PE.
     """
 
-    def __init__(self, ends: Ends, landing: Landing) -> None:
+    nbytes: int
+    operations: int
+    gathering_s: Fraction
+    keeping_s: Fraction
+
+
+class _Kind:
+    """What layers of one mapping have in common, wherever their regions lie.
+
+    Attributes:
+      ends, map: see `Ends` and `Landing`.
+      part_of: of each chip, which of the parts it sends.
+      rows: int `[parts, rows]`, the tokens of each row.
+      parts: of chips that differ in them.
+    """
+
+    def __init__(self, ends: Ends, layer: LayerMap) -> None:
         self.ends = ends
-        self.landing = landing
-        self.token_bytes = token_bytes(landing.map, ends.sent)
-        self.known: dict[bytes, tuple[Entering, Fraction, Fraction]] = {}
+        self.map = layer
+        of_chips = ends.source.rows(layer.rows)
+        self.rows, part_of = np.unique(of_chips, axis=0, return_inverse=True)
+        self.part_of: list[int] = part_of.reshape(-1).tolist()
+        self.parts = [self._part(of_rows) for of_rows in self.rows]
 
-    def piece(
-        self, layer: int, ready_s: Fraction, chip: int, of_rows: np.ndarray
-    ) -> Piece:
-        key = of_rows.tobytes()
-        if key not in self.known:
-            self.known[key] = self._found(of_rows)
-        entering, gathering_s, keeping = self.known[key]
-        tokens, ends = int(of_rows.sum()), self.ends
-        operations = ends.way.paging.operations(tokens, self.token_bytes, ends.link)
-        message = Message(
-            ready_s,
-            chip,
-            tokens * self.token_bytes,
-            operations,
-            entering.entries,
-            gathering_s,
-            entering.tail_s,
-        )
-        return Piece(layer, message, keeping)
+    def entering(self, landing: Landing) -> list[Entering | None]:
+        """How each part enters a region; None of one without tokens."""
+        edge = self.ends.edge
+        if self.ends.way.order == "wafer":
+            to_all = functools.cache(functools.partial(edge.to_all, landing))
+            return [to_all(part.nbytes) if part.nbytes else None for part in self.parts]
+        found = self._streams.into(landing)
+        pairs = zip(self.parts, found, strict=True)
+        return [way if part.nbytes else None for part, way in pairs]
 
-    def _found(self, of_rows: np.ndarray) -> tuple[Entering, Fraction, Fraction]:
-        ends, layer, tokens = self.ends, self.landing.map, int(of_rows.sum())
-        nbytes, wafer = tokens * self.token_bytes, ends.edge.wafer
+    @functools.cached_property
+    def _streams(self) -> Streams:
+        return self.ends.edge.by_rows(self.map, self.rows, self.ends.sent)
+
+    def _part(self, of_rows: np.ndarray) -> _Part:
+        ends, layer, tokens = self.ends, self.map, int(of_rows.sum())
+        each_bytes, wafer = token_bytes(layer, ends.sent), ends.edge.wafer
+        nbytes = tokens * each_bytes
+        if not nbytes:
+            return _Part(0, 0, Fraction(0), Fraction(0))
+        operations = ends.way.paging.operations(tokens, each_bytes, ends.link)
         keeping = keeping_s(layer, wafer, ends.sent, int(of_rows.max()))
         if ends.way.order == "wafer":
-            entering = ends.edge.to_all(self.landing, nbytes)
-            return entering, Fraction(0), keeping + picking_s(layer, wafer, nbytes)
+            picking = picking_s(layer, wafer, nbytes)
+            return _Part(nbytes, operations, Fraction(0), keeping + picking)
         count = pieces(layer, ends.sent, tokens, ends.source.stored.is_coded)
         gathering_s = gather_s(ends.chip, count, nbytes, ends.source.cores)
-        return ends.edge.by_rows(self.landing, of_rows, ends.sent), gathering_s, keeping
+        return _Part(nbytes, operations, gathering_s, keeping)
 
 
 __all__ = ["Ends", "Piece", "pieces_of"]

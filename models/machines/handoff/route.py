@@ -15,6 +15,8 @@ other regions on a color of their own and are not held up there.
 """
 
 import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -23,7 +25,7 @@ import numpy as np
 from emu.datasheet import Device
 from emu.interconnect import Entry
 from emu.wse.collectives.multicast_2d.arrival import multicast_2d
-from emu.wse.ingest import ingest
+from emu.wse.ingest import Ingested, ingest
 from emu.wse.placement.regions import Rect
 from emu.wse.timeline.wires import wires
 from emu.wse.wavelets import WORD_BYTES
@@ -101,38 +103,28 @@ class Edge:
         return min(range(self.links), key=lambda link: abs(self.row(link) - middle))
 
     def by_rows(
-        self, landing: Landing, tokens_by_row: np.ndarray, sent: Format
-    ) -> Entering:
+        self, layer: LayerMap, tokens_by_row: np.ndarray, sent: Format
+    ) -> "Streams":
         """Words that were brought into order before they were sent: each row's go to it alone.
 
         Args:
-          landing: the layer's region.
-          tokens_by_row: int `[rows]`, how many tokens each row takes.
+          layer: a region's mapping.
+          tokens_by_row: int `[messages, rows]`, how many tokens of each message each row takes.
           sent: the format.
         """
-        region, rows = landing.region, landing.map.rows
-        used = self._used(landing)
-        first, place = dealt(rows, len(used), int(self.wafer.link_rows))
-        words = row_words(landing.map, tokens_by_row, sent)
-        words = np.where(place >= 0, words[place], 0)
-        top = region.y + np.maximum(place[:, :, 0], 0)
-        at = np.array([self.row(link) for link in used])
+        links = 1 if self.spread == "nearest" else min(self.links, layer.rows)
+        link, place = dealt(layer.rows, links, int(self.wafer.link_rows))
+        words = row_words(layer, tokens_by_row, sent)
         found = ingest(
-            words,
+            np.where(place >= 0, words[:, place], 0),
             wires(self.wafer),
-            columns=landing.map.cols,
-            approach_hops=np.abs(top - at[:, None]) + region.x,
+            columns=layer.cols,
             edge_cycles=float(self.wafer.edge_cycles),
         )
-        each_bytes = token_bytes(landing.map, sent)
-        of_links = np.bincount(first, tokens_by_row, len(used)).astype(np.int64)
-        tail = int(max(0, (found.done - found.busy).max()))
-        entries = [
-            self._entry(landing.wafer, link, int(count) * each_bytes, busy)
-            for link, count, busy in zip(used, of_links, found.busy, strict=True)
-            if count
-        ]
-        return Entering(tuple(entries), self._seconds(tail))
+        starts = np.searchsorted(link, np.arange(links))
+        tokens = np.add.reduceat(tokens_by_row, starts, axis=1)
+        nbytes = tokens * token_bytes(layer, sent)
+        return Streams(self, nbytes, np.maximum(place[:, :, 0], 0), found)
 
     def to_all(self, landing: Landing, nbytes: int) -> Entering:
         """Words in the order in which chips store them: one stream that every PE sees."""
@@ -144,24 +136,91 @@ class Edge:
         slower = float(self.wafer.edge_cycles)
         busy = int(np.ceil(done[0, 0] * slower))
         tail = max(0, int(done.max() + w.hop_cycles * hops - done[0, 0]))
-        entry = self._entry(landing.wafer, link, nbytes, np.array([busy]))
-        return Entering((entry,), self._seconds(tail))
+        streams = {0: self.seconds(busy)}
+        entry = Entry((landing.wafer, link), nbytes, self.line_s(nbytes), streams)
+        return Entering((entry,), self.seconds(tail))
 
-    def _used(self, landing: Landing) -> list[int]:
+    def used(self, landing: Landing) -> list[int]:
+        """The links that a layer's words take, of those of a region or the nearest one."""
         if self.spread == "nearest":
             return [self.nearest(landing.region)]
         return list(range(min(self.links, landing.map.rows)))
 
-    def _entry(self, wafer: int, link: int, nbytes: int, busy: np.ndarray) -> Entry:
-        streams = {
-            stream: self._seconds(cycles)
-            for stream, cycles in enumerate(busy.tolist())
-            if cycles
-        }
-        return Entry((wafer, link), nbytes, nbytes / self.link_bytes_per_s, streams)
+    def line_s(self, nbytes: int) -> Fraction:
+        """What bytes take on a link."""
+        return nbytes / self.link_bytes_per_s
 
-    def _seconds(self, cycles: int) -> Fraction:
+    def seconds(self, cycles: int) -> Fraction:
+        """Of the wafer's cycles."""
         return Fraction(cycles, int(self.wafer.clock_hz))
+
+
+class Streams:
+    """Messages' words behind links, which are the same for every region of one form.
+
+    Where a region lies says which links they are and how far it is from each.
+
+    Attributes:
+      edge: that they enter by.
+      nbytes: int `[messages, links]`.
+      top: int `[links, streams]`, the first of a stream's rows.
+      taken: `[messages, links, streams]`, from an edge at the region's own first routers.
+    """
+
+    def __init__(
+        self, edge: Edge, nbytes: np.ndarray, top: np.ndarray, taken: Ingested
+    ) -> None:
+        self.edge = edge
+        self.nbytes = nbytes
+        self.top = top
+        self.taken = taken
+        self._entries: dict[tuple[int, ...], list[tuple[Entry, ...]]] = {}
+
+    def into(self, landing: Landing) -> list[Entering]:
+        """How each message enters the wafer of a region."""
+        edge, region = self.edge, landing.region
+        used = edge.used(landing)
+        at = np.array([edge.row(link) for link in used])
+        hops = np.abs(region.y + self.top - at[:, None]) + region.x
+        done = self.taken.further(hops, wires(edge.wafer)).done
+        tails = np.maximum(done - self.taken.busy, 0).max(axis=(1, 2))
+        by_cycles = {cycles: edge.seconds(cycles) for cycles in set(tails.tolist())}
+        # Layers on one wafer, by the same links, share their entries.
+        key = (landing.wafer, *used)
+        if key not in self._entries:
+            self._entries[key] = self._of_links(landing.wafer, used)
+        pairs = zip(self._entries[key], tails.tolist(), strict=True)
+        return [Entering(entries, by_cycles[cycles]) for entries, cycles in pairs]
+
+    def _of_links(self, wafer: int, used: Sequence[int]) -> list[tuple[Entry, ...]]:
+        return [
+            tuple(
+                Entry((wafer, link), nbytes, line_s, streams)
+                for link, (nbytes, line_s, streams) in zip(used, parts, strict=True)
+                if nbytes
+            )
+            for parts in self._parts
+        ]
+
+    @functools.cached_property
+    def _parts(self) -> list[list[tuple[int, Fraction, Mapping[int, Fraction]]]]:
+        """Of each message and link its bytes, what they take there, and on the streams behind."""
+        seconds = functools.cache(self.edge.seconds)
+        line_s = functools.cache(self.edge.line_s)
+        found = []
+        for nbytes, busy in zip(
+            self.nbytes.tolist(), self.taken.busy.tolist(), strict=True
+        ):
+            streams = [
+                {
+                    stream: seconds(cycles)
+                    for stream, cycles in enumerate(each)
+                    if cycles
+                }
+                for each in busy
+            ]
+            found.append(list(zip(nbytes, map(line_s, nbytes), streams, strict=True)))
+        return found
 
 
 def dealt(rows: int, links: int, streams: int) -> tuple[np.ndarray, np.ndarray]:
@@ -188,7 +247,16 @@ def row_words(layer: LayerMap, tokens: np.ndarray, sent: Format) -> np.ndarray:
     each = column_bytes(layer, sent)
     counts, which = np.unique(tokens, return_inverse=True)
     words = [int((-(-count * each // WORD_BYTES)).sum()) for count in counts.tolist()]
-    return np.array(words)[which]
+    return np.array(words)[which].reshape(tokens.shape)
 
 
-__all__ = ["SPREADS", "Edge", "Entering", "Landing", "dealt", "landings", "row_words"]
+__all__ = [
+    "SPREADS",
+    "Edge",
+    "Entering",
+    "Landing",
+    "Streams",
+    "dealt",
+    "landings",
+    "row_words",
+]

@@ -8,6 +8,7 @@ from fractions import Fraction
 from emu.datasheet import Device
 from emu.efa import EFA, LinkSheet
 from emu.interconnect import Transfer, send
+from emu.uncollected import uncollected
 from emu.wse.datasheets.datasheet import WSE3
 from emu.wse.datasheets.sheet import WaferSheet
 from kernels.formats.formats import Format
@@ -60,6 +61,8 @@ class Handoff:
         return "wafer's PEs" if self.keeping_s > longest else self.transfer.bound
 
 
+# Thousands of messages are made, of many objects each and without a cycle.
+@uncollected()
 def handoff(
     source: Source,
     landings: Sequence[Landing],

@@ -81,13 +81,14 @@ def test_the_closed_form_is_what_wavelets_take(
 def test_the_modules_example() -> None:
     found = ingest(np.array([5, 5]), wires(WSE3.at()), columns=3)
     assert (int(found.busy), int(found.done)) == (31, 41)
+    assert int(found.further(np.array(3), wires(WSE3.at())).done) == 47
 
 
 def test_streams_side_by_side_and_hops_to_a_region() -> None:
     """Each stream is as if it were alone; each hop from the edge is two cycles more."""
     w = wires(WSE3.at())
     rows = np.array([[5, 5], [9, 0]])
-    both = ingest(rows, w, columns=3, approach_hops=np.array([0, 10]))
+    both = ingest(rows, w, columns=3).further(np.array([0, 10]), w)
     alone = [ingest(row, w, columns=3) for row in rows]
     assert both.busy.tolist() == [int(each.busy) for each in alone]
     assert both.done.tolist() == [int(alone[0].done), int(alone[1].done) + 20]
@@ -101,3 +102,4 @@ def test_a_slow_edge_is_slower_and_nothing_takes_no_time() -> None:
     assert int(slow.busy - fast.busy) == pytest.approx(2 * 250, abs=20)
     none = ingest(np.array([0, 0]), w, columns=8)
     assert (int(none.busy), int(none.done)) == (0, 0)
+    assert int(none.further(np.array(7), w).done) == 0

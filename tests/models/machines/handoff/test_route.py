@@ -77,7 +77,8 @@ def test_words_of_a_row() -> None:
 )
 def test_every_byte_enters_once(layer: LayerMap, links, tokens, spread) -> None:
     by_row = np.array(tokens[: layer.rows])
-    way = Edge(WAFER, links, spread).by_rows(landing(layer), by_row, WIDE)
+    streams = Edge(WAFER, links, spread).by_rows(layer, by_row[None], WIDE)
+    (way,) = streams.into(landing(layer))
     each = token_bytes(layer, WIDE)
     assert sum(entry.nbytes for entry in way.entries) == by_row.sum() * each
     ports = [entry.port for entry in way.entries]
@@ -90,6 +91,22 @@ def test_every_byte_enters_once(layer: LayerMap, links, tokens, spread) -> None:
         assert len(cycles) <= WAFER.link_rows
 
 
+@LAW
+@given(
+    REGIONS,
+    st.lists(st.lists(st.integers(0, 9), min_size=7, max_size=7), min_size=1),
+    st.sampled_from(["striped", "nearest"]),
+)
+def test_messages_take_what_each_takes_alone(layer: LayerMap, tokens, spread) -> None:
+    """Worked out together and for two regions, of which the second is further from its links."""
+    by_row = np.array(tokens)[:, : layer.rows]
+    edge = Edge(WAFER, 3, spread)
+    together = edge.by_rows(layer, by_row, WIDE)
+    for here in (landing(layer, y=500), landing(layer, wafer=1, x=20, y=9)):
+        alone = [edge.by_rows(layer, own[None], WIDE).into(here) for own in by_row]
+        assert together.into(here) == [way for (way,) in alone]
+
+
 def test_one_stream_is_the_fabrics_law() -> None:
     """One link of one row: all of a region's rows in one stream, as `ingest` has them."""
     layer = of_heads(rows=3)
@@ -97,14 +114,13 @@ def test_one_stream_is_the_fabrics_law() -> None:
     here = landing(layer, x=7, y=100)
     edge = Edge(WSE3.at("high"), 1)
     assert edge.wafer.link_rows == 1
-    (entry,), tail_s = edge.by_rows(here, tokens, WIDE)
+    (((entry,), tail_s),) = edge.by_rows(layer, tokens[None], WIDE).into(here)
     found = ingest(
         row_words(layer, tokens, WIDE),
         wires(edge.wafer),
         columns=layer.cols,
-        approach_hops=7 + 585 - 100,
         edge_cycles=float(edge.wafer.edge_cycles),
-    )
+    ).further(np.array(7 + 585 - 100), wires(edge.wafer))
     clock_hz = edge.wafer.clock_hz
     assert entry.streams == {0: F(int(found.busy), clock_hz)}
     assert tail_s == F(int(found.done - found.busy), clock_hz)
