@@ -11,7 +11,7 @@ from models.machines.layer_time import (
     LayerTime,
     StageTime,
     attention_times,
-    feed_forward_time,
+    feed_forward_times,
     worst_counts,
 )
 
@@ -65,12 +65,12 @@ def measured(stages: LayerStages) -> Iterator[Measured]:
     def of(counts: str, last: StageTime) -> Measured:
         return Measured(stages, counts, LayerTime((*before, last)))
 
-    even = feed_forward_time(stages)
+    (even,) = feed_forward_times(stages)
     if stages.moe is None:
         yield of(NONE, even)
         return
     yield of(EVEN, even)
-    yield of(WORST, feed_forward_time(stages, worst_counts(stages)))
+    yield of(WORST, feed_forward_times(stages, worst_counts(stages))[0])
 
 
 __all__ = ["Measured", "layers_of", "measured"]

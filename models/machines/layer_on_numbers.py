@@ -64,26 +64,32 @@ def run_behind(
     operands = stages.projections.run(laid, cos, sin, packed)
     attended, cache = _attended(stages, operands, weights, cache)
     y = stages.output.run(laid, attended, stages.packed_output(weights))
-    # Every core of a chip has the sum.
-    after = _unlaid(stages, np.asarray(y)[:, 0])
+    # Every core of a place has the sum.
+    after = _unlaid(stages, _by_place(stages, y)[:, 0])
     if stages.moe is None:
         made = stages.mlp.run(_laid(stages, after), stages.packed_mlp(weights))
-        return _unlaid(stages, np.asarray(made)[:, 0]), cache
+        return _unlaid(stages, _by_place(stages, made)[:, 0]), cache
     return _mixed(stages, after, weights), cache
 
 
 def _attended(
     stages: LayerStages, operands: Any, weights: LayerWeights, cache: Cache | None
 ) -> tuple[np.ndarray, Cache]:
-    """Attention's output `[chips, cores, heads, token tiles, rows, value_dim]`, and the cache."""
-    arrays = [np.asarray(operand) for operand in operands]
+    """Attention's output `[*mesh, heads, token tiles, rows, value_dim]`, and the cache."""
+    # Behind keys and values could be a cache's codes, which stages have none of.
+    arrays = [_by_place(stages, operand) for operand in operands if operand is not None]
     if stages.form.attention.latent is None:
-        # Behind them would be a cache's codes, which stages have none of.
-        q, k, v, *_ = arrays
+        q, k, v = arrays
         out, cache = _of_heads(stages, q, k, v, cache)
     else:
         out, cache = _of_latents(stages, *arrays, weights=weights, cache=cache)
     return _by_core(stages, out), cache
+
+
+def _by_place(stages: LayerStages, x: Any) -> np.ndarray:
+    """`[*mesh, ...]` to `[places, cores of a place, ...]`."""
+    of_core = np.shape(x)[len(stages.places) :]
+    return np.asarray(x).reshape(stages.chips, stages.sharers, *of_core)
 
 
 def _of_heads(
@@ -152,13 +158,14 @@ def _by_core(stages: LayerStages, out: np.ndarray) -> np.ndarray:
     missing = tiling.tokens - each
     padded = np.pad(of_chip, [(0, 0), (0, missing), (0, 0), (0, 0)])
     tiles = tiling.token_tiles, tiling.rows
-    by_core = padded.reshape(chips, *tiles, stages.cores, stages.heads, -1)
+    by_core = padded.reshape(chips, *tiles, stages.sharers, stages.heads, -1)
     chip, tile, row, core, head, feature = range(6)
-    return by_core.transpose(chip, core, head, tile, row, feature)
+    in_order = by_core.transpose(chip, core, head, tile, row, feature)
+    return in_order.reshape(*stages.places, *in_order.shape[2:])
 
 
 def _by_token(stages: LayerStages, x: np.ndarray) -> np.ndarray:
-    """`[chips, cores, tiles, heads, features, rows]` to `[tokens, all heads, features]`."""
+    """`[places, cores, tiles, heads, features, rows]` to `[tokens, all heads, features]`."""
     chips, cores, tiles, heads, features, rows = x.shape
     chip, core, tile, head, feature, row = range(6)
     by_token = x.transpose(chip, tile, row, core, head, feature)
@@ -172,7 +179,7 @@ def _mixed(stages: LayerStages, x: np.ndarray, weights: LayerWeights) -> np.ndar
     assert stages.moe is not None
     eps, hidden = stages.config.rms_norm_eps, x.shape[1]
     plain = moe_weights.named(weights)
-    by_chip = x.reshape(stages.chips, -1, hidden)
+    by_chip = x.reshape(stages.moe.chips, -1, hidden)
     # Buffers have room for the rows that there are, so the router is asked first.
     of_norm = jnp.asarray(weights["mlp_norm"], jnp.float32)
     normed = rms_norm(jnp.asarray(by_chip), of_norm, eps)
@@ -181,7 +188,7 @@ def _mixed(stages: LayerStages, x: np.ndarray, weights: LayerWeights) -> np.ndar
 
     missing = form.hidden_padded - hidden
     padded = np.pad(by_chip, [(0, 0), (0, 0), (0, missing)])
-    tiles = padded.reshape(stages.chips, form.tiles, form.rows, -1)
+    tiles = padded.reshape(form.chips, form.tiles, form.rows, -1)
     tiles = tiles.astype(stages.wide)
     norm = np.pad(np.asarray(weights["mlp_norm"]), (0, missing))
     mixed: Mixed = mixture_program(form, eps).run(
@@ -193,8 +200,22 @@ def _mixed(stages: LayerStages, x: np.ndarray, weights: LayerWeights) -> np.ndar
     )
     # Every core of a chip has all rows and counts.
     same_counts(counts, np.asarray(mixed.counts)[:, 0, 0])
-    rows = np.asarray(mixed.rows)[:, 0].reshape(stages.tokens, -1)
-    return rows[:, :hidden].astype(np.float32)
+    rows = np.asarray(mixed.rows)[:, 0].reshape(form.chips, -1, form.hidden_padded)
+    if stages.tensor > 1:
+        rows = _joined(stages, rows)
+    by_token = rows.reshape(stages.tokens, -1)
+    return by_token[:, :hidden].astype(np.float32)
+
+
+def _joined(stages: LayerStages, rows: np.ndarray) -> np.ndarray:
+    """Each chip's rows `[chips, tokens, features]` as the first chip of each place gets them."""
+    _, tokens, features = rows.shape
+    by_core = rows.reshape(stages.chips, stages.tensor, tokens, stages.cores, -1)
+    place, chip, token, core, feature = range(5)
+    own = by_core.transpose(place, chip, core, token, feature)
+    whole = np.asarray(stages.joined.run(own))[:, 0]
+    place, core, token, feature = range(4)
+    return whole.transpose(place, token, core, feature).reshape(-1, features)
 
 
 def _laid(stages: LayerStages, x: np.ndarray) -> np.ndarray:

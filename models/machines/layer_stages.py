@@ -1,8 +1,8 @@
 """A layer's prefill as programs that follow one another: projections, attention, output, MLP.
 
-Tokens are dealt out to chips (context parallelism), heads and columns to the cores of a chip
-(tensor parallelism), experts to all cores (expert parallelism). The programs that time a layer of
-any size compute a small one on numbers.
+Tokens are dealt out to the places of a ring (context parallelism), heads and columns to the cores
+of a place, which is one chip or several (tensor parallelism), experts to all cores (expert
+parallelism). The programs that time a layer of any size compute a small one on numbers.
 """
 
 import dataclasses
@@ -72,11 +72,14 @@ class LayerStages:
     Attributes:
       config: of the model.
       layer: which of its layers.
-      tokens: of the prompt, one sequence; a multiple of `chips`.
+      tokens: of the prompt, one sequence; a multiple of `chips`, and of all chips where experts
+        follow.
       cached: keys before them that the chips' HBM has already, of earlier chunks of the prompt or
         of one that began alike; a multiple of `chips`. Striped, as `attention_options` may have it,
         every chip finds the keys of its own tokens where earlier chunks left them.
-      chips, cores: of the mesh, cores of each chip.
+      chips, cores: of the mesh, places of the ring and cores of each chip.
+      tensor: chips of each place. They have the same tokens, share heads and columns, and add up
+        their parts over their links; a mixture each goes through with its own part of the tokens.
       dtype: of activations and weights, or what each is held in: there are programs for what a
         prefill has kernels for, see `models.machines.precisions`.
       sinks: `[heads]`, where attention has learned scores without a value; None: zeros, which cost
@@ -99,6 +102,7 @@ class LayerStages:
     attention_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     expert_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     cached: int = 0
+    tensor: int = 1
 
     def __post_init__(self) -> None:
         layers = self.config.num_hidden_layers
@@ -109,7 +113,7 @@ class LayerStages:
         for name, whole, parts in (
             ("tokens", self.tokens, self.chips),
             ("cached tokens", self.cached, self.chips),
-            ("query heads", self.config.num_attention_heads, self.cores),
+            ("query heads", self.config.num_attention_heads, self.sharers),
         ):
             if whole % parts:
                 raise ModelError(
@@ -132,12 +136,17 @@ class LayerStages:
         """What the layer computes."""
         return self.config.forms[self.layer]
 
+    @property
+    def sharers(self) -> int:
+        """Cores of a place, which share its heads and columns."""
+        return self.tensor * self.cores
+
     # --- what things are held in ---
 
     @functools.cached_property
     def precision(self) -> Precision:
         """What weights and activations are held in."""
-        return of_prefill(self.dtype, self.config, self.cores)
+        return of_prefill(self.dtype, self.config, self.sharers)
 
     @property
     def wide(self) -> DType:
@@ -168,18 +177,18 @@ class LayerStages:
     @property
     def heads(self) -> int:
         """Query heads of a core."""
-        return self.config.num_attention_heads // self.cores
+        return self.config.num_attention_heads // self.sharers
 
     @property
     def kv_heads(self) -> int:
         """KV heads of a core; of fewer than cores each stands on several."""
-        whole = max(self.config.num_key_value_heads, self.cores)
-        if whole % self.config.num_key_value_heads or whole % self.cores:
+        whole = max(self.config.num_key_value_heads, self.sharers)
+        if whole % self.config.num_key_value_heads or whole % self.sharers:
             raise ModelError(
-                f"{self.config.name}: {self.config.num_key_value_heads} KV heads over {self.cores} "
-                "cores, one must be a multiple of the other"
+                f"{self.config.name}: {self.config.num_key_value_heads} KV heads over "
+                f"{self.sharers} cores, one must be a multiple of the other"
             )
-        return whole // self.cores
+        return whole // self.sharers
 
     @functools.cached_property
     def tiling(self) -> StageTiling:
@@ -194,6 +203,7 @@ class LayerStages:
             sbuf_partition_bytes=self.sheet.sbuf_partition_bytes,
             mx=self.mx,
             experts_mx=self.experts_mx,
+            tensor=self.tensor,
         )
 
     @property
@@ -201,7 +211,9 @@ class LayerStages:
         """The most features that a core makes of a token in one stage."""
         config = self.config
         of_heads = (self.heads + 2 * self.kv_heads) * config.key_dim
-        of_mlp = 0 if self.form.experts else -(-config.intermediate_size // self.cores)
+        of_mlp = (
+            0 if self.form.experts else -(-config.intermediate_size // self.sharers)
+        )
         latent = self.form.attention.latent
         if latent is None:
             return max(of_heads, of_mlp)
@@ -235,10 +247,16 @@ class LayerStages:
             biases=given.is_biased,
             shared=given.shared_width,
         )
-        each = self.tokens // self.chips
+        chips = self.chips * self.tensor
+        each, rest = divmod(self.tokens, chips)
+        if rest:
+            raise ModelError(
+                f"{self.config.name}: {self.tokens} tokens over {chips} chips, must be a multiple "
+                "of them: each takes its own through the mixture"
+            )
         return MoeMesh(
             what,
-            self.chips,
+            chips,
             self.cores,
             each,
             self.wide,
@@ -268,13 +286,14 @@ class LayerStages:
         options: dict[str, Any] = dict(
             chips=self.chips,
             cores=self.cores,
+            tensor=self.tensor,
             dtype=self.wide,
             first_query=self.cached,
         )
         options |= self.attention_options
         heads, keys = config.num_attention_heads, self.cached + self.tokens
         if form.latent is None:
-            whole = self.kv_heads * self.cores
+            whole = self.kv_heads * self.sharers
             return context_attention(
                 variant.reading,
                 q=(1, heads, self.tokens, config.head_dim),
@@ -315,6 +334,11 @@ class LayerStages:
         """Of `(x, weights)`, where the layer has an MLP."""
         gate = GATES[self.form.activation]
         return stages.mlp_program(self.tiling, gate, self.chips)
+
+    @functools.cached_property
+    def joined(self) -> Program:
+        """Of a mixture's rows, where the chips of a place had different ones."""
+        return stages.joined_program(self.chips, self.tensor, self.cores)
 
     # --- weights ---
 
@@ -386,7 +410,7 @@ class LayerStages:
         def packed(pack: Any) -> Any:
             return jax.eval_shape(functools.partial(pack, xp=jnp), shapes)
 
-        heads = self.chips, self.cores, self.heads
+        heads = *self.places, self.heads
         rows = tiling.token_tiles, tiling.rows, self.config.value_dim
         attended = jax.ShapeDtypeStruct((*heads, *rows), tiling.dtype)
         of_projections = (x, table, table, packed(self.packed_projections))
@@ -396,24 +420,38 @@ class LayerStages:
             Stage("output", self.output, of_output),
         ]
 
-    def feed_forward(self, counts: np.ndarray | None) -> Stage:
-        """The MLP, or the mixture for counts `[chips, experts]` of tokens."""
+    def feed_forward(self, counts: np.ndarray | None) -> list[Stage]:
+        """The MLP, or the mixture for counts `[chips, experts]` of tokens and what joins them."""
         if self.moe is None:
             shapes = self._weight_shapes
             pack = functools.partial(self.packed_mlp, xp=jnp)
             arguments = self._x_struct, jax.eval_shape(pack, shapes)
-            return Stage("mlp", self.mlp, arguments)
+            return [Stage("mlp", self.mlp, arguments)]
         assert counts is not None
         form = self.moe.form(counts)
         x = jax.ShapeDtypeStruct(
-            (self.chips, form.tiles, form.rows, form.hidden_padded), form.dtype
+            (form.chips, form.tiles, form.rows, form.hidden_padded), form.dtype
         )
         norm = jax.ShapeDtypeStruct((1, form.hidden_padded), form.dtype)
         tables = jax.tree.map(_struct, order(form))
         given = work(form, checked_for(self.moe, counts))
         weights = moe_weights.abstract(form)
         program = mixture_program(form, self.config.rms_norm_eps)
-        return Stage("mixture", program, (x, norm, weights, tables, given))
+        mixture = Stage("mixture", program, (x, norm, weights, tables, given))
+        if self.tensor == 1:
+            return [mixture]
+        # Each core joins an equal part of the features.
+        features = form.hidden_padded // self.cores
+        own = jax.ShapeDtypeStruct(
+            (*self.places, form.tiles * form.rows, features), form.dtype
+        )
+        return [mixture, Stage("joined", self.joined, (own,))]
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        """Sizes of the mesh of cores that have different heads or tokens."""
+        chips = (self.tensor,) if self.tensor > 1 else ()
+        return self.chips, *chips, self.cores
 
     @property
     def _x_struct(self) -> jax.ShapeDtypeStruct:

@@ -107,7 +107,7 @@ def layer_time(stages: LayerStages, counts: np.ndarray | None = None) -> LayerTi
     """
     # What cannot be is told before the clock is read.
     checked_counts(stages, counts)
-    return LayerTime((*attention_times(stages), feed_forward_time(stages, counts)))
+    return LayerTime((*attention_times(stages), *feed_forward_times(stages, counts)))
 
 
 def attention_times(stages: LayerStages) -> tuple[StageTime, StageTime, StageTime]:
@@ -129,13 +129,14 @@ def attention_time(stages: LayerStages, bands: Sequence[str] = BANDS) -> StageTi
     return _of("attention", stages.attention.read_bands(_sheet(stages), bands))
 
 
-def feed_forward_time(
+def feed_forward_times(
     stages: LayerStages,
     counts: np.ndarray | None = None,
     bands: Sequence[str] = BANDS,
-) -> StageTime:
-    """Of the MLP, or of the mixture of experts; see `layer_time`."""
-    return _timed(stages, stages.feed_forward(checked_counts(stages, counts)), bands)
+) -> tuple[StageTime, ...]:
+    """Of the MLP, or of the mixture of experts and what joins it; see `layer_time`."""
+    given = stages.feed_forward(checked_counts(stages, counts))
+    return tuple(_timed(stages, stage, bands) for stage in given)
 
 
 def _timed(stages: LayerStages, stage: Stage, bands: Sequence[str]) -> StageTime:
@@ -153,7 +154,7 @@ def checked_counts(stages: LayerStages, counts: np.ndarray | None) -> np.ndarray
     if stages.moe is not None:
         if counts is None:
             return even_counts(stages)
-        return dealt(counts, stages.chips) if np.ndim(counts) == 1 else counts
+        return dealt(counts, stages.moe.chips) if np.ndim(counts) == 1 else counts
     if counts is not None:
         raise ModelError(
             f"{stages.config.name}: counts were given and layer {stages.layer} has no experts; "
@@ -169,7 +170,7 @@ def even_counts(stages: LayerStages) -> np.ndarray:
     chosen = stages.tokens * routing.chosen
     even, rest = divmod(chosen, routing.experts)
     totals = even + (np.arange(routing.experts) < rest)
-    return dealt(totals, stages.chips)
+    return dealt(totals, stages.moe.chips)
 
 
 def worst_counts(stages: LayerStages) -> np.ndarray:
@@ -179,8 +180,8 @@ def worst_counts(stages: LayerStages) -> np.ndarray:
     """
     assert stages.moe is not None
     routing = stages.moe.mixture.routing
-    counts = np.zeros((stages.chips, routing.experts), np.int64)
-    counts[:, : routing.chosen] = stages.tokens // stages.chips
+    counts = np.zeros((stages.moe.chips, routing.experts), np.int64)
+    counts[:, : routing.chosen] = stages.moe.tokens
     return counts
 
 
@@ -212,7 +213,7 @@ __all__ = [
     "attention_times",
     "checked_counts",
     "even_counts",
-    "feed_forward_time",
+    "feed_forward_times",
     "layer_time",
     "worst_counts",
 ]

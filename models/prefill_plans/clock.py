@@ -18,7 +18,7 @@ from models.machines.layer_time import (
     StageTime,
     around_attention_times,
     attention_time,
-    feed_forward_time,
+    feed_forward_times,
 )
 from models.prefill_plans.ends import Ends
 from models.prefill_plans.plan import PrefillPlan
@@ -55,17 +55,17 @@ class PlanClock:
         """Projections and output of a chunk."""
         form = self.setting.config.forms[layer]
         has_mlp = form.experts is None
-        key = "around", form.attention, has_mlp, plan.ring, plan.each, plan.cores
+        key = "around", form.attention, has_mlp, *_of_mesh(plan), plan.each
         stages = self.setting.stages(plan, layer, plan.parts[0])
         return self._once(key, lambda: around_attention_times(stages, self.bands))
 
-    def feed_forward(self, plan: PrefillPlan, layer: int) -> StageTime:
+    def feed_forward(self, plan: PrefillPlan, layer: int) -> tuple[StageTime, ...]:
         """MLP or mixture of a chunk; every expert is chosen equally often."""
         form = self.setting.config.forms[layer]
-        key = "feed", form.experts, form.activation, plan.ring, plan.each, plan.cores
+        key = "feed", form.experts, form.activation, *_of_mesh(plan), plan.each
         stages = self.setting.stages(plan, layer, plan.parts[0])
         return self._once(
-            key, lambda: feed_forward_time(stages, None, bands=self.bands)
+            key, lambda: feed_forward_times(stages, None, bands=self.bands)
         )
 
     def attention(self, plan: PrefillPlan, layer: int, number: int) -> StageTime:
@@ -74,8 +74,7 @@ class PlanClock:
         key = (
             "attention",
             form.attention,
-            plan.ring,
-            plan.cores,
+            *_of_mesh(plan),
             plan.placement,
             chunk,
         )
@@ -128,13 +127,13 @@ class PlanClock:
                 ("racks", nbytes), lambda: between_racks(link, nbytes, self.bands)
             )
         stages = plan.stages // plan.racks
-        key = "chips", nbytes, plan.ring, stages, plan.cores
+        key = "chips", nbytes, plan.of_stage, stages, plan.cores
         return self._once(
             key,
             lambda: between_chips(
                 self.setting.sheet,
                 nbytes,
-                ring=plan.ring,
+                ring=plan.of_stage,
                 stages=stages,
                 cores=plan.cores,
                 bands=self.bands,
@@ -142,7 +141,7 @@ class PlanClock:
         )
 
     def sent_bytes(self, plan: PrefillPlan) -> int:
-        """Of a chip's hidden states of a chunk."""
+        """Of a chip's hidden states of a chunk; each chip of a place has all of them."""
         tiling = self.setting.stages(plan, 0, plan.parts[0]).tiling
         return tiling.tokens * tiling.hidden_padded * tiling.dtype.itemsize
 
@@ -151,6 +150,10 @@ class PlanClock:
             self._kept[key] = read()
             self.readings += 1
         return self._kept[key]
+
+
+def _of_mesh(plan: PrefillPlan) -> tuple[int, int, int]:
+    return plan.ring, plan.tensor, plan.cores
 
 
 def _between(known: dict[int, Seconds], number: int, band: str) -> float:

@@ -107,9 +107,11 @@ def _parts(setting: Setting, plan: PrefillPlan, layer: int) -> Iterator[Part]:
         weights=(2,) if of_latents else (),
         cache=(1,) if of_latents else (1, 2),
     )
-    feed = stages.feed_forward(checked_counts(stages, None))
-    weights = (1,) if stages.moe is None else (1, 2)
-    yield Part(feed.program, feed.arguments, weights=weights)
+    feed, *joined = stages.feed_forward(checked_counts(stages, None))
+    held = (1,) if stages.moe is None else (1, 2)
+    yield Part(feed.program, feed.arguments, weights=held)
+    for stage in joined:
+        yield Part(stage.program, stage.arguments, weights=())
 
 
 def ends_bytes(setting: Setting, plan: PrefillPlan) -> tuple[int, int]:
@@ -136,7 +138,8 @@ class PlanMemory:
     def layer(self, plan: PrefillPlan, layer: int) -> LayerBytes:
         """Of a layer."""
         first = self.setting.first_alike(layer)
-        key = first, plan.ring, plan.cores, plan.placement, plan.parts[-1]
+        mesh = plan.ring, plan.tensor, plan.cores
+        key = first, *mesh, plan.placement, plan.parts[-1]
         if key not in self._kept:
             self._kept[key] = layer_bytes(self.setting, plan, first)
         return self._kept[key]
@@ -185,14 +188,10 @@ class PlanMemory:
 def _remedy(most: Memory, plan: PrefillPlan) -> str:
     largest = max(most.weights, most.cache, most.working)
     if largest == most.weights:
-        return "take more stages, or weights in fewer bits"
+        return "take more stages, more chips a place, or weights in fewer bits"
     if largest == most.cache:
-        return (
-            f"take more chips a stage than {plan.ring}, more stages or a shorter prompt"
-        )
-    return (
-        f"take more chunks than {plan.chunks}, or more chips a stage than {plan.ring}"
-    )
+        return f"take more chips a stage than {plan.of_stage}, more stages or a shorter prompt"
+    return f"take more chunks than {plan.chunks}, or more chips a stage than {plan.of_stage}"
 
 
 def _gib(nbytes: int) -> str:

@@ -2,17 +2,18 @@
 
 What is spread how follows from what kernels there are (`models.machines.layer_stages`):
 
-- tokens over the chips of a ring (context parallel),
-- heads and columns over the cores of a chip (tensor parallel); there are no kernels that would
-  share a product of two chips, so a chip has a whole layer's weights but its experts',
+- tokens over the places of a ring (context parallel),
+- heads and columns over the cores of a place, which is one chip or several (tensor parallel): of
+  two chips each has half of a layer's matrices, and they add up what both have made,
 - experts over all cores of a ring (expert parallel),
 - layers over stages, each a ring of its own (pipeline parallel), and stages over racks.
 
-Kimi-K2's 61 layers on 144 chips may be one stage on a ring of 144, or four of 36 with 16, 15, 15
-and 15 layers, through which a prompt goes in chunks.
+Kimi-K2's 61 layers on 144 chips may be one stage on a ring of 144, or of 36 places of four chips,
+or four stages of 36 with 16, 15, 15 and 15 layers, through which a prompt goes in chunks.
 """
 
 import dataclasses
+import itertools
 import math
 
 from emu.trainium.datasheets import System
@@ -26,7 +27,7 @@ class Chunk:
 
     Attributes:
       cached: keys before it, padding of earlier chunks included; a multiple of the ring.
-      tokens: of it, padding included; a multiple of the ring.
+      tokens: of it, padding included; a multiple of the stage's chips.
     """
 
     cached: int
@@ -40,11 +41,12 @@ class PrefillPlan:
     Attributes:
       tokens: of the prompt, with those that are cached.
       cached: of these, how many at the beginning have keys and values in HBM already.
-      ring: chips of a stage.
+      ring: places of a stage.
       stages: groups of layers, one behind the other.
       racks: UltraServers, each with equally many stages; EFA joins them.
       chunks: equal parts in which the new tokens go through the stages.
       cores: of each chip.
+      tensor: chips of each place.
     """
 
     tokens: int
@@ -54,6 +56,7 @@ class PrefillPlan:
     chunks: int = 1
     cached: int = 0
     cores: int = 8
+    tensor: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.cached < self.tokens:
@@ -61,17 +64,17 @@ class PrefillPlan:
                 f"{self.cached} of {self.tokens} tokens are cached, must be 0 to "
                 f"{self.tokens - 1}: the last token's logits are wanted"
             )
-        for name in ("ring", "stages", "racks", "chunks", "cores"):
+        for name in ("ring", "stages", "racks", "chunks", "cores", "tensor"):
             if getattr(self, name) < 1:
                 raise ModelError(f"{name} is {getattr(self, name)}, must be at least 1")
         if self.stages % self.racks:
             raise ModelError(
                 f"{self.stages} stages over {self.racks} racks, must be equally many on each"
             )
-        if self.new < self.ring * self.chunks:
+        if self.new < self.of_stage * self.chunks:
             raise ModelError(
-                f"{self.new} new tokens in {self.chunks} chunks over {self.ring} chips, must be at "
-                "least one a chip; take fewer chips or chunks"
+                f"{self.new} new tokens in {self.chunks} chunks over {self.of_stage} chips, must "
+                "be at least one a chip; take fewer chips or chunks"
             )
 
     @property
@@ -80,9 +83,14 @@ class PrefillPlan:
         return self.tokens - self.cached
 
     @property
+    def of_stage(self) -> int:
+        """Chips of a stage."""
+        return self.ring * self.tensor
+
+    @property
     def chips(self) -> int:
         """Of all stages."""
-        return self.ring * self.stages
+        return self.of_stage * self.stages
 
     @property
     def placement(self) -> str:
@@ -95,13 +103,18 @@ class PrefillPlan:
 
     @property
     def each(self) -> int:
-        """Tokens of a chip in a chunk: in equal tiles of an even number, as products in MX want.
+        """Tokens of a place in a chunk, and of each of its chips an equal part.
 
-        Up to two a tile are padding: 911 tokens are 8 tiles of 114 (912).
+        A chip's are equal tiles of an even number, as products in MX want: 911 tokens are 8 tiles
+        of 114 (912). What two such chips have, 1,824, is 15 tiles of 122, the last one short.
         """
-        own = math.ceil(self.new / self.chunks / self.ring)
-        tiles, rows = split(own, PARTITIONS)
-        return tiles * (rows + rows % 2)
+        least = math.ceil(self.new / self.chunks / self.of_stage)
+        for own in itertools.count(least):
+            tiles, rows = split(own, PARTITIONS)
+            _, together = split(own * self.tensor, PARTITIONS)
+            if tiles * rows == own and rows % 2 == together % 2 == 0:
+                return own * self.tensor
+        raise AssertionError  # 128 rows are even, and so are those of all chips
 
     @property
     def parts(self) -> tuple[Chunk, ...]:
@@ -153,12 +166,16 @@ class PrefillPlan:
     def __str__(self) -> str:
         """A line: `4 stages of 36 chips in 16 chunks`."""
         stages = f"{self.stages} stages of " if self.stages > 1 else ""
-        words = f"{stages}{self.ring} chip{'s' if self.ring > 1 else ''}"
+        words = f"{stages}{self.of_stage} chip{'s' if self.of_stage > 1 else ''}"
+        if self.tensor > 1:
+            words += f", {self.tensor} a place,"
         if self.racks > 1:
             words += f" on {self.racks} racks"
         if self.chunks > 1:
             words += f" in {self.chunks} chunks"
-        return f"{words} behind {self.cached:,} cached tokens" if self.cached else words
+        if self.cached:
+            words += f" behind {self.cached:,} cached tokens"
+        return words.removesuffix(",")
 
 
 __all__ = ["Chunk", "PrefillPlan"]

@@ -10,6 +10,7 @@ and by it one sees whether the best is proven or only the best of those that wer
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
@@ -37,6 +38,7 @@ its sizes."""
 NOMINAL = "nominal"
 STAGES = (1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 24, 36)
 CHUNKS_A_STAGE = (1, 2, 4)
+TENSOR = (1, 2, 4, 8)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ def plans(
     """The space of a search: so many chips of each rack in stages that share them evenly.
 
     A prompt goes through one stage as a whole or, where its buffers do not fit so, in up to 16
-    chunks; through several in one, two or four chunks for each stage.
+    chunks; through several in one, two or four chunks for each stage. A place is of up to 8 chips.
 
     Args:
       tokens, cached, cores: see `PrefillPlan`.
@@ -102,15 +104,17 @@ def plans(
       layers: of the model.
       racks: that are used.
     """
-    for of_rack in STAGES:
+    for of_rack, tensor in itertools.product(STAGES, TENSOR):
         stages = of_rack * racks
-        if chips % of_rack or stages > layers:
+        if chips % (of_rack * tensor) or stages > layers:
             continue
+        ring = chips // of_rack // tensor
         counts = [stages * each for each in CHUNKS_A_STAGE]
         for chunks in (1, 4, 16) if stages == 1 else counts:
-            ring = chips // of_rack
-            if tokens - cached >= ring * chunks:
-                yield PrefillPlan(tokens, ring, stages, racks, chunks, cached, cores)
+            if tokens - cached >= ring * tensor * chunks:
+                yield PrefillPlan(
+                    tokens, ring, stages, racks, chunks, cached, cores, tensor
+                )
 
 
 def in_order(
@@ -185,7 +189,9 @@ class _Trial:
         """A plan timed, or why it was not."""
         leave = functools.partial(Tried, plan, bound_s, None)
         if bound_s >= best_s:
-            words = f"cannot take less than {told(bound_s)}, its products at peak"
+            words = (
+                f"cannot take less than {told(bound_s)}, at the peak of cores and HBM"
+            )
             return leave("bound", words)
         if plan.stages == 1 and plan.chunks > 1 and best_s < float("inf"):
             return leave("chunks", "fits in fewer chunks, which overlap with nothing")

@@ -72,7 +72,7 @@ class Setting:
           ModelError: there are none for this layer or precision.
         """
         first = self.first_alike(layer)
-        key = first, plan.ring, plan.cores, plan.placement, chunk
+        key = first, plan.ring, plan.tensor, plan.cores, plan.placement, chunk
         if key not in self._made:
             self._made[key] = self._stages(plan, first, chunk)
         return self._made[key]
@@ -98,6 +98,7 @@ class Setting:
             sheet=self.sheet,
             attention_options=options,
             cached=chunk.cached,
+            tensor=plan.tensor,
         )
 
 

@@ -115,7 +115,7 @@ def last_chunk_s(plan: PrefillPlan, clock: PlanClock) -> float:
     total = 0.0
     for layer in range(setting.config.num_hidden_layers):
         total += clock.attention(plan, layer, last).seconds["nominal"]
-        parts = (*clock.around(plan, layer), clock.feed_forward(plan, layer))
+        parts = (*clock.around(plan, layer), *clock.feed_forward(plan, layer))
         total += sum(part.seconds["nominal"] for part in parts)
     return total
 
@@ -152,9 +152,9 @@ def _layer(clock: PlanClock, plan: PrefillPlan, layer: int) -> _LayerChunks:
     last = clock.attention(plan, layer, plan.chunks - 1)
     return _LayerChunks(
         dict(projections.seconds),
-        tuple((stage.name, dict(stage.seconds)) for stage in (output, feed)),
+        tuple((stage.name, dict(stage.seconds)) for stage in (output, *feed)),
         attention,
-        {stage.name: stage.bound for stage in (projections, last, output, feed)},
+        {stage.name: stage.bound for stage in (projections, last, output, *feed)},
     )
 
 

@@ -33,6 +33,7 @@ from kernels.trainium.context.ring import Ring
 from kernels.trainium.context.schemes import (
     CORE,
     SCHEMES,
+    TENSOR,
     Asked,
     FoldTables,
     Scheme,
@@ -81,6 +82,8 @@ class ContextAttention:
       dtype: of queries, keys, values and weights: a float, or `mxfp8`.
       recipe: see `ContextTiling`.
       cores: NeuronCores of each chip that share its heads; they divide the KV heads.
+      tensor: chips of each rank that share its heads, each with its cores: of 8 heads on 2 chips of
+        2 cores a core has 2. With all their cores they divide the KV heads.
       static_program: models one program for all ranks, which cannot skip tiles by rank.
       overlap, unroll: see `Ring`.
       columns: most keys of a key tile.
@@ -110,6 +113,7 @@ class ContextAttention:
     dtype: DType = jnp.float32
     recipe: str = "fp32"
     cores: int = 1
+    tensor: int = 1
     static_program: bool = False
     overlap: bool = True
     unroll: bool = False
@@ -146,7 +150,7 @@ class ContextAttention:
         checks.whole("value_dim", self.value_dim, most=BANK_COLUMNS)
         checks.whole("columns", self.columns, most=BANK_COLUMNS)
         checks.whole("lanes", self.lanes, most=checks.MOST_LANES)
-        for name in ("inner", "cores", "masks", "maps"):
+        for name in ("inner", "cores", "tensor", "masks", "maps"):
             checks.whole(name, getattr(self, name))
         checks.whole("scalar_copies", self.scalar_copies, least=0)
         checks.number("hop_tiles", self.hop_tiles)
@@ -158,12 +162,12 @@ class ContextAttention:
             checks.dtype("turned", self.turned)
         _check_divides("ranks by inner ranks", self.ranks, self.inner)
         _check_divides("query heads by KV heads", self.heads, self.kv_heads)
-        _check_divides("KV heads by cores of a chip", self.kv_heads, self.cores)
+        _check_divides("KV heads by cores of a rank", self.kv_heads, self.sharers)
         checks.whole("batch", self.batch)
         checks.whole("first_query", self.first_query, least=0)
         _check_divides("KV heads by sequences of a batch", self.kv_heads, self.batch)
         _check_divides(
-            "KV heads of a core by maps", self.kv_heads // self.cores, self.maps
+            "KV heads of a core by maps", self.kv_heads // self.sharers, self.maps
         )
         if self.mx and self.maps > 1:
             refuse(
@@ -184,6 +188,11 @@ class ContextAttention:
                 f"first_query is {self.first_query}, so the last of {self.query_count} queries "
                 f"is at {last - 1} of {self.tokens} tokens, must be within"
             )
+
+    @property
+    def sharers(self) -> int:
+        """Cores of a rank, which share its heads."""
+        return self.tensor * self.cores
 
     @property
     def query_count(self) -> int:
@@ -308,8 +317,8 @@ class ContextAttention:
         runs, run, rows = cut(self.query_count)
         fold, weigh, factors = self.fold, self.weigh, self.factors
         return ContextTiling(
-            heads=self.heads // self.cores,
-            kv_heads=self.kv_heads // self.cores,
+            heads=self.heads // self.sharers,
+            kv_heads=self.kv_heads // self.sharers,
             parts=self.parts or self._fewest_parts(),
             value_dim=self.value_dim or self.head_dim,
             tiles=runs * run,
@@ -407,6 +416,7 @@ class ContextAttention:
             ranks=self.ranks,
             inner=self.inner,
             cores=self.cores,
+            tensor=self.tensor,
             static_program=self.static_program,
             every_hop=self.every_hop,
             overlap=self.overlap,
@@ -442,10 +452,18 @@ class ContextAttention:
     def mesh(self) -> dict[str, int]:
         """Axis to size, outermost first."""
         mesh = dict(self.built.mesh)
+        if self.tensor > 1:
+            # Inner to the ranks: the chips of a rank are neighbours, and hops go over all of them.
+            mesh[TENSOR] = self.tensor
         if self.cores > 1:
             # Innermost: cores are parts of a chip, and no exchange between chips runs along them.
             mesh[CORE] = self.cores
         return mesh
+
+    @property
+    def core_axes(self) -> tuple[str, ...]:
+        """Axes of the mesh over the cores of a rank."""
+        return tuple(axis for axis in self.mesh if axis in (TENSOR, CORE))
 
     @property
     def specs(self) -> tuple[Any, ...]:
@@ -598,7 +616,7 @@ class ContextAttention:
         return Grid(self.batch, heads, located.q, located.k, pairs)
 
     def on_mesh(self, x: jax.Array) -> jax.Array:
-        """`[dealt ranks, cores, tiles, ...]` to `[*mesh, tiles of a rank, ...]`."""
+        """`[dealt ranks, cores of a rank, tiles, ...]` to `[*mesh, tiles of a rank, ...]`."""
         dealt, cores, _, *rest = x.shape
         share = self.ranks // dealt
         # The tiles of one that tokens are dealt to are those of the ranks that share them.
@@ -610,7 +628,7 @@ class ContextAttention:
     def results(self, results: Results) -> Results:
         """The program's results in the order of the sequence."""
         raw_out, raw_lse = results
-        where, ranks, cores = self.sides.q, self.ranks, self.cores
+        where, ranks, cores = self.sides.q, self.ranks, self.sharers
         # Padding is dropped here: its rows attended to nothing, and are 0 with a log-sum-exp of
         # −inf.
         out = layout.output(raw_out, where, ranks, cores)
@@ -693,4 +711,4 @@ def _check_divides(what: str, whole: int, part: int) -> None:
         refuse(f"{what}: {whole} by {part}, must divide without a rest")
 
 
-__all__ = ["AUTO", "CORE", "MXFP8", "ContextAttention"]
+__all__ = ["AUTO", "CORE", "MXFP8", "TENSOR", "ContextAttention"]

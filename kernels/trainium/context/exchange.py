@@ -262,7 +262,9 @@ def pass_q(
 
     def pass_on(landing: PyTree, held: PyTree, now: HopWork) -> PyTree:
         def move(dst: Hbm, src: Hbm) -> Hbm:
-            return send(dst, src, now.shift, now.sends, axis=across.axis)
+            return send(
+                dst, src, now.shift, now.sends, axis=across.axis, chips=across.chips
+            )
 
         return jax.tree.map(move, landing, held)
 

@@ -34,7 +34,7 @@ from kernels.trainium.context import checks, layout
 from kernels.trainium.context.attention import ContextAttention, Results
 from kernels.trainium.context.finish import Finished
 from kernels.trainium.context.projections import Projections
-from kernels.trainium.context.schemes import CORE
+from kernels.trainium.context.schemes import CORE, TENSOR
 
 
 class Features(NamedTuple):
@@ -56,10 +56,10 @@ def sharing_heads(attention: ContextAttention) -> int:
       LimitExceeded: heads that cores, or ranks that exchange heads, do not divide.
     """
     a = attention
-    places = a.cores * (a.ranks // a.dealt)
+    places = a.sharers * (a.ranks // a.dealt)
     if a.heads % places:
         refuse(
-            f"{a.heads} heads of latent attention over {places} places, cores of a chip times "
+            f"{a.heads} heads of latent attention over {places} places, cores of a rank times "
             f"ranks that exchange heads in {a.scheme}: must be a multiple of them"
         )
     return math.gcd(a.heads // places, a.heads // a.batch)
@@ -126,7 +126,7 @@ class LatentProgram(abc.ABC):
     @property
     def _head_axes(self) -> tuple[str, ...]:
         """Axes of the mesh along which heads are dealt out while they are attended with."""
-        along = self.attention.built.heads_along, CORE
+        along = self.attention.built.heads_along, TENSOR, CORE
         return tuple(axis for axis in self.attention.mesh if axis in along)
 
     # --- values ---
@@ -232,7 +232,7 @@ class LatentProgram(abc.ABC):
         a = self.attention
         of_sequence, sharing = a.heads // a.batch, a.built.sharing
         heads = np.arange(a.heads) % of_sequence
-        by_rank = heads.reshape(a.cores, sharing, -1)
+        by_rank = heads.reshape(a.sharers, sharing, -1)
         if sharing_heads(a) == of_sequence:
             # Whole sequences, which all have the same weights.
             by_rank = by_rank[:, :, :of_sequence]

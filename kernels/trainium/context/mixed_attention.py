@@ -16,7 +16,6 @@ from kernels.refusal import refuse
 from kernels.trainium.context.attention import ContextAttention, Results
 from kernels.trainium.context.finish import Finished
 from kernels.trainium.context.mix import mix
-from kernels.trainium.context.schemes import CORE
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,8 +48,8 @@ class MixedAttention:
             mixed = mix(out, factors, attention.sizes, self.counts_as_is)
             return mixed, lse
 
-        of_core = (CORE,) if attention.cores > 1 else ()
-        return Program(kernel, attention.mesh, (of_core, *attention.specs))
+        specs = (attention.core_axes, *attention.specs)
+        return Program(kernel, attention.mesh, specs)
 
     # --- values ---
 
@@ -74,7 +73,7 @@ class MixedAttention:
         return self.attention.results(results)
 
     def _on_rows(self, factors: ArrayLike) -> jax.Array:
-        """`[maps, heads]` to `[cores, heads of a core, rows, maps]`, on every row alike."""
+        """`[maps, heads]` to `[*cores, heads of a core, rows, maps]`, on every row alike."""
         by_head = jnp.asarray(factors, jnp.float32).T
         heads, maps = by_head.shape
         shape = (heads, self.attention.sizes.rows, maps)
@@ -83,9 +82,9 @@ class MixedAttention:
 
     @property
     def _shape(self) -> tuple[int, ...]:
-        sizes, cores = self.attention.sizes, self.attention.cores
-        of_core = (sizes.heads // sizes.maps, sizes.rows, sizes.maps)
-        return (cores, *of_core) if cores > 1 else of_core
+        sizes, mesh = self.attention.sizes, self.attention.mesh
+        cores = (mesh[axis] for axis in self.attention.core_axes)
+        return *cores, sizes.heads // sizes.maps, sizes.rows, sizes.maps
 
     # --- time ---
 

@@ -39,7 +39,7 @@ from kernels.trainium.context.tables import Sides, Tables, by_source
 from kernels.trainium.context.weighing import Weighing, WeighPlan
 from kernels.trainium.context.work import RingWork, SourceWork
 
-RING, INNER, CORE = "ring", "inner", "core"  # mesh axes
+RING, INNER, TENSOR, CORE = "ring", "inner", "tensor", "core"  # mesh axes
 
 Attend: TypeAlias = Callable[[RankOperands, Any], Finished]
 """`(operands, work)` of one core to its output and log-sum-exp; `work` as the tables' `known`."""
@@ -67,10 +67,15 @@ class Asked:
     ranks: int
     inner: int
     cores: int
+    tensor: int
     static_program: bool
     every_hop: bool
     overlap: bool
     unroll: bool
+
+    def chips(self, *axes: str) -> tuple[str, ...]:
+        """Every mesh axis over chips, of those over ranks: the chips of a rank are innermost."""
+        return (*axes, TENSOR) if self.tensor > 1 else axes
 
     @property
     def heads_differ(self) -> bool:
@@ -236,6 +241,8 @@ class Scheme:
         heads = self.asked.sizes.heads
         if self.asked.cores > 1:
             first = lax.axis_index(CORE) * heads
+        if self.asked.tensor > 1:
+            first = first + lax.axis_index(TENSOR) * (self.asked.cores * heads)
         if self.heads_along is not None:
             # Of a core's heads each of the ranks that exchange has a part while it attends.
             share = heads // self.sharing
@@ -266,11 +273,11 @@ class Entry:
     dealt: Callable[[int, int], int] = lambda ranks, inner: ranks
 
 
-def ring_of(asked: Asked, hops: Hops, *, chips: tuple[str, ...] = (RING,)) -> Ring:
-    """The ring on which hops are made."""
+def ring_of(asked: Asked, hops: Hops, *, ranks: tuple[str, ...] = (RING,)) -> Ring:
+    """The ring on which hops are made; `ranks` are all mesh axes over ranks."""
     return Ring(
         axis=RING,
-        chips=chips,
+        chips=asked.chips(*ranks),
         hops=len(hops),
         roots=hops.roots,
         overlap=asked.overlap,
@@ -311,7 +318,7 @@ def _all_gather(asked: Asked) -> Scheme:
     by_rank = by_source(asked.masks, asked.sides)
     # All keys are there before the first step, so there is nothing to take turns with: one source.
     tables = by_rank.joined()
-    across = Exchange(RING, asked.ranks, (RING,))
+    across = Exchange(RING, asked.ranks, asked.chips(RING))
 
     def attend(operands: RankOperands, work: SourceWork) -> Finished:
         return exchange.all_gather(
@@ -344,9 +351,9 @@ def _ulysses(asked: Asked, inner: int) -> Scheme:
     )
     # Outermost first, so inner ranks are neighbours: with 4 of them, rank 2 of ring place 1 is chip
     # 6.
-    chips = RING, INNER
-    ring = ring_of(asked, hops, chips=chips)
-    among = Exchange(INNER, inner, chips)
+    ranks = RING, INNER
+    ring = ring_of(asked, hops, ranks=ranks)
+    among = Exchange(INNER, inner, asked.chips(*ranks))
 
     def attend(operands: RankOperands, work: RingWork) -> Finished:
         return exchange.ulysses(
@@ -377,9 +384,9 @@ def _tiles(asked: Asked) -> Scheme:
     rows = asked.ranks // columns
     by_rank = by_source(asked.masks, asked.sides)
     tables = by_rank.tiled(rows, columns)
-    chips = RING, INNER
-    down = Exchange(RING, rows, chips)
-    along = Exchange(INNER, columns, chips)
+    ranks = RING, INNER
+    down = Exchange(RING, rows, asked.chips(*ranks))
+    along = Exchange(INNER, columns, asked.chips(*ranks))
 
     def attend(operands: RankOperands, work: SourceWork) -> Finished:
         return exchange.tiles(
@@ -392,7 +399,7 @@ def _tiles(asked: Asked) -> Scheme:
 
     return Scheme(
         mesh={RING: rows, INNER: columns},
-        table_axes=chips,
+        table_axes=ranks,
         attend=attend,
         tables=_static(asked, tables),
         asked=asked,
@@ -409,7 +416,7 @@ def _pass_q(asked: Asked) -> Scheme:
         every_hop=True,
         queries_travel=True,
     )
-    across = Exchange(RING, asked.ranks, (RING,))
+    across = Exchange(RING, asked.ranks, asked.chips(RING))
 
     def attend(operands: RankOperands, work: RingWork) -> Finished:
         return exchange.pass_q(
@@ -454,6 +461,7 @@ __all__ = [
     "INNER",
     "RING",
     "SCHEMES",
+    "TENSOR",
     "Asked",
     "Entry",
     "FoldTables",

@@ -1,5 +1,6 @@
 """Blocks of tokens through a matrix: loaded, normalised, multiplied, stored; and added up."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -9,9 +10,12 @@ from jax import lax
 from emu.annotations import DType, KnownInt
 from emu.boxes import ds
 from emu.tracing.loop import loop
+from emu.tracing.mesh_axis import axis_size
 from emu.trainium.engines.memory import dma_load_tiles, dma_store, hbm, sbuf
 from emu.trainium.isa import tensor_copy, tensor_tensor
+from emu.trainium.links.chip_collectives import chip_all_reduce
 from emu.trainium.links.collectives import all_reduce
+from emu.trainium.links.hierarchy import all_reduce_both
 from emu.trainium.spaces import Hbm, Psum, Sbuf
 from kernels.trainium.gemm.matmul import project
 from kernels.trainium.gemm.operands import Operand, Weight, sizes, token_count
@@ -125,6 +129,7 @@ def plus_product(
     tiling: StageTiling,
     *,
     core_axis: str | None,
+    chips: Sequence[str] = (),
 ) -> Hbm:
     """`x + features(x) · matrix + bias`, where cores have parts of the features.
 
@@ -139,6 +144,7 @@ def plus_product(
       bias: HBM float32 `[1, hidden padded]`, or None.
       tiling: sizes.
       core_axis: mesh axis over the cores; None where there is one.
+      chips: where several chips have parts, all mesh axes over chips, theirs the last.
 
     Returns:
       HBM as `x`, the same on every core.
@@ -152,10 +158,7 @@ def plus_product(
         number, own = given
         h = features(number, own)
         made = stored(linear(h, matrix, None, rows=tiling.rows, dtype=tiling.dtype))
-        if core_axis is None:
-            return made
-        total = hbm(*made.shape, dtype=tiling.dtype)
-        return all_reduce(total, made, axis=core_axis)
+        return _summed(made, core_axis, tuple(chips))
 
     def residual(given: tuple[Hbm, Hbm]) -> Hbm:
         own, total = given
@@ -172,6 +175,27 @@ def plus_product(
     numbers = jnp.arange(tiling.blocks, dtype=jnp.int32)
     sums = lax.map(product, (numbers, x))
     return lax.map(residual, (x, sums))
+
+
+def _summed(made: Hbm, core_axis: str | None, chips: tuple[str, ...]) -> Hbm:
+    """The sum of all that have a part of the features, see `plus_product`."""
+    total = hbm(*made.shape, dtype=made.dtype)
+    if not chips:
+        return made if core_axis is None else all_reduce(total, made, axis=core_axis)
+    if core_axis is None:
+        return chip_all_reduce(total, made, axis=chips[-1], chips=chips)
+    # Cores share the sum over chips evenly, whatever the number of tokens.
+    *tokens, hidden = made.shape
+    cores = axis_size("trn.cores", core_axis)
+    even = math.prod(tokens) * cores, hidden // cores
+    both = all_reduce_both(
+        total.reshape(*even),
+        made.reshape(*even),
+        chip_axis=chips[-1],
+        core_axis=core_axis,
+        chips=chips,
+    )
+    return both.reshape(*made.shape)
 
 
 __all__ = [

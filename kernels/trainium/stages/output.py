@@ -1,6 +1,7 @@
 """What comes behind attention: its output's projection, and a gated MLP, each with its residual."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from emu.annotations import KnownInt
@@ -51,6 +52,7 @@ def plus_attended(
     tiling: StageTiling,
     *,
     core_axis: str | None = None,
+    chips: Sequence[str] = (),
 ) -> Hbm:
     """`x + attended · matrix + bias`.
 
@@ -60,6 +62,7 @@ def plus_attended(
       weights: of this core.
       tiling: sizes.
       core_axis: mesh axis over the chip's cores; None where there is one.
+      chips: see `plus_product`.
 
     Returns:
       HBM as `x`.
@@ -85,7 +88,9 @@ def plus_attended(
         return tiling.ready(loop(of_tile, out, tiling.tiles))
 
     matrix, bias = weights
-    return plus_product(x, features, matrix, bias, tiling, core_axis=core_axis)
+    return plus_product(
+        x, features, matrix, bias, tiling, core_axis=core_axis, chips=chips
+    )
 
 
 def plus_mlp(
@@ -95,6 +100,7 @@ def plus_mlp(
     tiling: StageTiling,
     *,
     core_axis: str | None = None,
+    chips: Sequence[str] = (),
 ) -> Hbm:
     """`x + mlp(norm(x))`.
 
@@ -104,6 +110,7 @@ def plus_mlp(
       gate: what is made of both up projections.
       tiling: sizes.
       core_axis: mesh axis over the chip's cores; None where there is one.
+      chips: see `plus_product`.
 
     Returns:
       HBM as `x`.
@@ -114,7 +121,9 @@ def plus_mlp(
         elements = elements_of(tiling.mx)
         return gated(h, weights.up, gate, dtype=tiling.dtype, elements=elements)
 
-    return plus_product(x, features, weights.down, None, tiling, core_axis=core_axis)
+    return plus_product(
+        x, features, weights.down, None, tiling, core_axis=core_axis, chips=chips
+    )
 
 
 __all__ = ["MlpWeights", "OutputWeights", "plus_attended", "plus_mlp"]

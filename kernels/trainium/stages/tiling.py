@@ -38,6 +38,7 @@ class StageTiling:
       blocks, tiles, rows: the tokens of a chip, `blocks · tiles · rows`; a block shares each load
         of weights.
       cores: of a chip, which share the weights; each has all of the chip's tokens.
+      tensor: chips that have the same tokens and share the weights, each part again by its cores.
       dtype: of activations and weights; sums are float32.
       mx: what products have their operands in, where they are in MX.
       experts_mx: likewise those of experts that a router chooses; here it counts for the padding of
@@ -53,6 +54,12 @@ class StageTiling:
     dtype: DType
     mx: MxFormats | None = None
     experts_mx: MxFormats | None = None
+    tensor: int = 1
+
+    @property
+    def sharers(self) -> int:
+        """Cores that share the weights."""
+        return self.tensor * self.cores
 
     @property
     def tokens(self) -> int:
@@ -112,11 +119,12 @@ def stage_tiling(
     sbuf_partition_bytes: int,
     mx: MxFormats | None = None,
     experts_mx: MxFormats | None = None,
+    tensor: int = 1,
 ) -> StageTiling:
     """The tiling of a chip's tokens; fewer a block where SBUF is short.
 
     Args:
-      hidden, eps, cores, dtype, mx, experts_mx: see `StageTiling`.
+      hidden, eps, cores, dtype, mx, experts_mx, tensor: see `StageTiling`.
       widest: the most features that a core makes of a token at once.
       tokens: of a chip.
       sbuf_partition_bytes: the datasheet's.
@@ -129,7 +137,9 @@ def stage_tiling(
         sbuf_partition_bytes=sbuf_partition_bytes,
         quantised=mx is not None or experts_mx is not None,
     )
-    return StageTiling(hidden, eps, blocks, tiles, rows, cores, dtype, mx, experts_mx)
+    return StageTiling(
+        hidden, eps, blocks, tiles, rows, cores, dtype, mx, experts_mx, tensor
+    )
 
 
 def columns_of(width: int) -> int:

@@ -1,8 +1,8 @@
 """Weights of a layer's stages as cores take them: dealt out, packed, from arrays or shapes.
 
 Every function takes a model's matrices, `[inputs, outputs]`, and returns what the kernels take with
-a leading dimension of cores where cores differ. With `jax.numpy` for `xp` they can be traced for
-shapes alone.
+a leading dimension of cores where cores differ, and one of chips before it where several share a
+matrix. With `jax.numpy` for `xp` they can be traced for shapes alone.
 """
 
 import math
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+import jax
 import numpy as np
 
 from emu import numerics
@@ -27,17 +28,45 @@ from kernels.trainium.stages.tiling import (
 )
 from kernels.trainium.tiles import Array, pack, with_rows
 
-# Along which axes of the mesh each weight is dealt out, for `Program`.
-_EACH: Any = ("core",)
+TENSOR, CORE = "tensor", "core"  # mesh axes
 _SAME: Any = ()
-LATENT_SPECS = LatentWeights(
-    norm=_SAME, down=_EACH, query_norm=_SAME, queries=_EACH, latent_norm=_SAME
-)
-GROUPED_SPECS = GroupedWeights(
-    norm=_SAME, matrix=_EACH, bias=_EACH, q_norm=_SAME, k_norm=_SAME
-)
-OUTPUT_SPECS = OutputWeights(matrix=_EACH, bias=_SAME)
-MLP_SPECS = MlpWeights(norm=_SAME, up=_EACH, down=_EACH)
+
+
+def axes_of(tiling: StageTiling) -> tuple[str, ...]:
+    """Axes of the mesh over the cores that share a matrix."""
+    return (TENSOR, CORE) if tiling.tensor > 1 else (CORE,)
+
+
+# Along which axes of the mesh each weight is dealt out, for `Program`.
+
+
+def latent_specs(tiling: StageTiling) -> LatentWeights:
+    """Of `latent_weights`: chips that share heads each have the whole way down to latents."""
+    each: Any = axes_of(tiling)
+    down: Any = (CORE,)
+    return LatentWeights(
+        norm=_SAME, down=down, query_norm=_SAME, queries=each, latent_norm=_SAME
+    )
+
+
+def grouped_specs(tiling: StageTiling) -> GroupedWeights:
+    """Of `grouped_weights`."""
+    each: Any = axes_of(tiling)
+    return GroupedWeights(
+        norm=_SAME, matrix=each, bias=each, q_norm=_SAME, k_norm=_SAME
+    )
+
+
+def output_specs(tiling: StageTiling) -> OutputWeights:
+    """Of `output_weights`."""
+    each: Any = axes_of(tiling)
+    return OutputWeights(matrix=each, bias=_SAME)
+
+
+def mlp_specs(tiling: StageTiling) -> MlpWeights:
+    """Of `mlp_weights`."""
+    each: Any = axes_of(tiling)
+    return MlpWeights(norm=_SAME, up=each, down=each)
 
 
 def latent_weights(
@@ -64,7 +93,7 @@ def latent_weights(
       xp: numpy, or jax.numpy.
     """
     tiling = form.tiling
-    cores = tiling.cores
+    cores, sharers = tiling.cores, tiling.sharers
     down = [key_down]
     if query_down is not None:
         # Behind a latent of queries zeros, up to whole tiles.
@@ -73,7 +102,7 @@ def latent_weights(
     joined = xp.concatenate(down, axis=1)
     missing = form.own_down * cores - form.down
     dealt = _columns(xp.pad(joined, [(0, 0), (0, missing)]), cores, xp)
-    by_head = queries.reshape(len(queries), cores, form.heads, -1)
+    by_head = queries.reshape(len(queries), sharers, form.heads, -1)
     plain = _flat(by_head[..., : form.latent.plain], xp)
     turned = _flat(by_head[..., form.latent.plain :], xp)
     own = xp.concatenate([plain, turned], axis=2)
@@ -84,7 +113,7 @@ def latent_weights(
         norm=_row(norm, tiling.hidden_padded, xp),
         down=_packed(dealt, tiling.hidden_tiles, tiling, xp),
         query_norm=query_norm,
-        queries=_packed(own, cut, tiling, xp),
+        queries=_shared(_packed(own, cut, tiling, xp), tiling),
         latent_norm=latent_norm[None],
     )
 
@@ -113,7 +142,7 @@ def grouped_weights(
 
     def dealt(matrix: Array, heads: int) -> Array:
         """Columns of each core's heads; of fewer KV heads than cores some stand on several."""
-        cores = tiling.cores
+        cores = tiling.sharers
         by_head = matrix.reshape(len(matrix), -1, head_dim)
         copies = cores * heads // by_head.shape[1]
         repeated = xp.repeat(by_head, copies, axis=1)
@@ -130,8 +159,8 @@ def grouped_weights(
         bias = xp.pad(wide, [(0, 0), (0, 0), (0, missing)])
     return GroupedWeights(
         norm=_row(norm, tiling.hidden_padded, xp),
-        matrix=_packed(joined, tiling.hidden_tiles, tiling, xp),
-        bias=bias,
+        matrix=_shared(_packed(joined, tiling.hidden_tiles, tiling, xp), tiling),
+        bias=_shared(bias, tiling),
         q_norm=None if q_norm is None else q_norm[None],
         k_norm=None if k_norm is None else k_norm[None],
     )
@@ -155,18 +184,18 @@ def output_weights(
       xp: numpy, or jax.numpy.
     """
     inputs, hidden = matrix.shape
-    value_dim, rest = divmod(inputs, tiling.cores * heads)
+    value_dim, rest = divmod(inputs, tiling.sharers * heads)
     if rest:
         refuse(
-            f"an output projection of {inputs} inputs over {tiling.cores} cores of {heads} heads: "
-            "must be a multiple of them"
+            f"an output projection of {inputs} inputs over {tiling.sharers} cores of {heads} "
+            "heads: must be a multiple of them"
         )
-    own = matrix.reshape(tiling.cores, heads * value_dim, hidden)
+    own = matrix.reshape(tiling.sharers, heads * value_dim, hidden)
     wide: Any = None
     if bias is not None:
         wide = _row(bias, tiling.hidden_padded, xp).astype(np.float32)
     cut = attended_cut(heads, value_dim, tiling)
-    return OutputWeights(_to_hidden(own, cut, tiling, xp), wide)
+    return OutputWeights(_shared(_to_hidden(own, cut, tiling, xp), tiling), wide)
 
 
 def mlp_weights(
@@ -187,7 +216,7 @@ def mlp_weights(
       down: `[ffn, hidden]`.
       xp: numpy, or jax.numpy.
     """
-    cores, ffn = tiling.cores, down.shape[0]
+    cores, ffn = tiling.sharers, down.shape[0]
     # Cores have whole groups of what shares a scale.
     together = 1 if tiling.mx is None or cores == 1 else numerics.GROUP
     own = -(-ffn // (cores * together)) * together
@@ -199,14 +228,22 @@ def mlp_weights(
         dealt = _columns(wide, cores, xp)
         if tiling.mx is not None:
             dealt = in_quarters(dealt, cut[1])
-        return _matrix(dealt, tiling.hidden_tiles, cut[1], tiling, xp)
+        return _shared(_matrix(dealt, tiling.hidden_tiles, cut[1], tiling, xp), tiling)
 
     tall = xp.pad(down, [(0, missing), (0, 0)]).reshape(cores, own, -1)
     return MlpWeights(
         norm=_row(norm, tiling.hidden_padded, xp),
         up=UpWeights(columns(gate), columns(up)),
-        down=_to_hidden(tall, cut, tiling, xp),
+        down=_shared(_to_hidden(tall, cut, tiling, xp), tiling),
     )
+
+
+def _shared(dealt: Any, tiling: StageTiling) -> Any:
+    """`[cores that share, ...]` to `[chips, cores, ...]` where several chips share."""
+    if tiling.tensor == 1:
+        return dealt
+    sizes = tiling.tensor, tiling.cores
+    return jax.tree.map(lambda x: x.reshape(*sizes, *x.shape[1:]), dealt)
 
 
 def _columns(matrix: Array, cores: int, xp: ModuleType) -> Array:
@@ -255,12 +292,15 @@ def _row(weight: Array, width: int, xp: ModuleType) -> Any:
 
 
 __all__ = [
-    "GROUPED_SPECS",
-    "LATENT_SPECS",
-    "MLP_SPECS",
-    "OUTPUT_SPECS",
+    "CORE",
+    "TENSOR",
+    "axes_of",
+    "grouped_specs",
     "grouped_weights",
+    "latent_specs",
     "latent_weights",
+    "mlp_specs",
     "mlp_weights",
+    "output_specs",
     "output_weights",
 ]

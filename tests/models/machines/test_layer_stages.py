@@ -21,7 +21,7 @@ from models.machines.layer_on_numbers import run, run_behind
 from models.machines.layer_stages import LayerStages
 from models.machines.layer_time import (
     even_counts,
-    feed_forward_time,
+    feed_forward_times,
     layer_time,
     worst_counts,
 )
@@ -118,6 +118,22 @@ def error_of(name, layer, chips, cores, **options):
 )
 def test_values(name, layer, chips, cores, options):
     assert error_of(name, layer, chips, cores, **options) < WITHIN
+
+
+@pytest.mark.parametrize(
+    "name, layer, chips, cores, tensor",
+    [
+        ("deepseek_v3", 1, 2, 1, 2),  # latents, a mixture whose rows are joined
+        ("qwen3_gqa_tied", 1, 2, 2, 2),  # an MLP
+        pytest.param("deepseek_v3", 0, 1, 2, 2, marks=pytest.mark.slow),
+        pytest.param("gpt_oss", 1, 2, 2, 2, marks=pytest.mark.slow),
+        pytest.param("qwen3_moe", 1, 2, 2, 2, marks=pytest.mark.slow),
+        pytest.param("mixtral", 0, 2, 1, 4, marks=pytest.mark.slow),
+    ],
+)
+def test_values_where_chips_share_heads(name, layer, chips, cores, tensor):
+    """Two chips at each place of the ring, or four, with half or a fourth of the heads."""
+    assert error_of(name, layer, chips, cores, tensor=tensor) < WITHIN
 
 
 @pytest.mark.slow
@@ -480,7 +496,7 @@ def test_the_same_experts_for_every_token():
     even, worst = even_counts(stages), worst_counts(stages)
     assert even.sum() == worst.sum() == 8192 * 4
     assert even.sum(0).tolist() == [256] * 128
-    first, last = (feed_forward_time(stages, counts) for counts in (even, worst))
+    first, last = (feed_forward_times(stages, x)[0] for x in (even, worst))
     assert first.matmul_flops == matmul_flops(stages.moe, even)
     assert last.matmul_flops == matmul_flops(stages.moe, worst)
     assert last.hbm_bytes == mixture_bytes(stages, worst)
@@ -490,7 +506,7 @@ def test_the_same_experts_for_every_token():
 def test_totals_of_experts_are_dealt_to_chips():
     stages = full("gpt-oss-120b", 0)
     totals = even_counts(stages).sum(0)
-    assert feed_forward_time(stages, totals) == feed_forward_time(stages)
+    assert feed_forward_times(stages, totals) == feed_forward_times(stages)
 
 
 def test_what_no_stage_computes_is_refused():

@@ -56,6 +56,19 @@ def test_experts_are_dealt_over_all_chips():
         assert found.weights == config.num_hidden_layers * layer
 
 
+def test_chips_of_a_place_share_matrices():
+    """Each has half of them, both norms, and the cache of its own heads."""
+    setting = dense()
+    config = setting.config
+    whole = PlanMemory(setting).fullest(PrefillPlan(tokens=TOKENS, ring=2, cores=1))
+    plan = PrefillPlan(tokens=TOKENS, ring=2, cores=1, tensor=2)
+    found = PlanMemory(setting).fullest(plan)
+    norms = 2 * config.hidden_size * BFLOAT16 * config.num_hidden_layers
+    assert found.weights - norms == (whole.weights - norms) // 2
+    assert found.cache == whole.cache // 2
+    assert found.ends == whole.ends
+
+
 def test_stages_share_layers_and_have_their_own_ends():
     setting = dense()
     memory = PlanMemory(setting)

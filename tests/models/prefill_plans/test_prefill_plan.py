@@ -1,9 +1,12 @@
 """Plans and schedules as data: what goes where, and when chunks are through."""
 
+import math
+
 import numpy as np
 import pytest
 
 from emu.trainium.datasheets import TRN3_GEN2
+from kernels.trainium.tiles import split
 from models.errors import ModelError
 from models.prefill_plans.pipeline import schedule
 from models.prefill_plans.plan import Chunk, PrefillPlan
@@ -23,6 +26,20 @@ def test_tokens_are_padded_to_equal_tiles():
     # 911 of a chip are 8 tiles of 114.
     assert plan.each == 912
     assert plan.keys == 144 * 912
+
+
+@pytest.mark.parametrize(
+    ("tokens", "tensor"), [(911, 1), (911, 2), (99, 8), (66, 3), (3, 4)]
+)
+def test_tokens_are_even_tiles_of_places_and_of_their_chips(tokens, tensor):
+    plan = PrefillPlan(tokens=48 * tokens, ring=48 // tensor, tensor=tensor)
+    assert plan.chips == 48
+    least = math.ceil(plan.new / plan.ring)
+    assert least <= plan.each <= least + 4 * tensor * math.ceil(least / 128)
+    own, rest = divmod(plan.each, tensor)
+    tiles, rows = split(own, 128)
+    assert rest == 0 and tiles * rows == own and rows % 2 == 0
+    assert split(plan.each, 128)[1] % 2 == 0
 
 
 def test_cached_keys_are_of_whole_stripes():
