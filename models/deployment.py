@@ -118,7 +118,9 @@ class Deployment:
             cached=self.cached,
             cores=self.cores,
         )
-        return search(self.setting, space, bands=bands, most=most, tell=tell)
+        # A hand-off is from chips that have all heads of their tokens.
+        whole = (plan for plan in space if plan.tensor == 1)
+        return search(self.setting, whole, bands=bands, most=most, tell=tell)
 
     def request(self, prefill: PlanTime) -> "Request":
         """What a request takes whose prompt is prefilled so, under the bands of that reading."""

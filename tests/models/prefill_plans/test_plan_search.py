@@ -11,7 +11,7 @@ from emu.trainium.datasheets import TRN3_GEN2, on_system
 from models.configurations import published
 from models.errors import ModelError
 from models.precision import precision
-from models.prefill_plans.bounds import bound, pairs, token_flops
+from models.prefill_plans.bounds import STAGES, bound, pairs, token_flops
 from models.prefill_plans.clock import PlanClock
 from models.prefill_plans.explain import by_kind, explain
 from models.prefill_plans.memory import PlanMemory
@@ -46,7 +46,10 @@ def test_bounds_are_products_at_peak():
     assert experts is not None
     of_attention = hidden * config.head_dim * (2 * 4 + 2 * 2)
     of_mixture = hidden * experts.count + 2 * 3 * hidden * experts.width
-    assert token_flops(setting, form) == 2 * (of_attention + of_mixture)
+    of_stages = {stage: token_flops(setting, form, stage) for stage in STAGES}
+    assert sum(of_stages.values()) == 2 * (of_attention + of_mixture)
+    assert of_stages["feed"] == 2 * of_mixture
+    assert of_stages["output"] == 2 * hidden * config.head_dim * 4
     assert pairs(form, Chunk(2, 4)) == 3 + 4 + 5 + 6
     attention = dataclasses.replace(form.attention, window=4)
     assert pairs(dataclasses.replace(form, attention=attention), Chunk(2, 4)) == 15
@@ -133,4 +136,4 @@ def test_one_chunk_goes_before_several_with_the_same_bound() -> None:
     for tokens in (130_560, 131_072):
         space = plans(tokens=tokens, chips=144, layers=61)
         _, first = in_order(setting, space, "ttft")[0]
-        assert (first.ring, first.stages, first.chunks) == (144, 1, 1)
+        assert (first.chips, first.stages, first.chunks) == (144, 1, 1)

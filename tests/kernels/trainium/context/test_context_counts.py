@@ -131,6 +131,18 @@ def test_hbm_bytes_of_a_ring(sizes):
     assert moved == a.cores * ring_bytes(core, status(a), 4 * 3)
 
 
+def test_a_ring_for_each_chip_of_a_rank():
+    """Two chips of each rank send half of the heads each, and to their like: chips count ranks
+    first, so that is two chips further on."""
+    sizes = dict(placement="zigzag", unroll=False, heads=8, kv_heads=4, lanes=1)
+    one, both = (ring(masks.causal, tensor=number, **sizes) for number in (1, 2))
+    assert counted(both)[:2] == counted(one)[:2]
+    assert both.ring.chips == ("ring", "tensor")
+    core = Core.of(both.sizes, carried_bytes=jnp.dtype(both.sizes.carried).itemsize)
+    *_, moved = counted(both)
+    assert moved == both.tensor * ring_bytes(core, status(both), 4 * 3)
+
+
 def assert_counts(mask, placement):
     """In a loop over hops, dead ones too, because what is replicated travels otherwise."""
     a = ring(masks_of(61)[mask], placement=placement, unroll=False, every_hop=True)

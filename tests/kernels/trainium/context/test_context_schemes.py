@@ -34,6 +34,26 @@ def test_scheme(scheme):
     assert_attends(context(scheme=scheme, **SCHEMES[scheme]))
 
 
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        "ring",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("all-gather", "ulysses-ring", "tiles", "pass-q")
+        ),
+    ],
+)
+def test_chips_of_a_rank_share_its_heads(scheme):
+    """Two chips of two cores a rank, each with a fourth of the heads, and a ring of each."""
+    sizes = dict(mask=DOCUMENTS, ranks=2, lanes=1) | SCHEMES.get(scheme, {})
+    sizes |= dict(heads=8, kv_heads=8, tensor=2, cores=2, scheme=scheme)
+    a = context(**sizes)
+    assert list(a.mesh)[-2:] == ["tensor", "core"]
+    assert a.sizes.heads == 2
+    assert_attends(a)
+
+
 NARROW = {
     "bfloat16, merged in it, on a cache": (
         dict(dtype=jnp.bfloat16, recipe="bf16-o", queries=50),

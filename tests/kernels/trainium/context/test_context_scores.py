@@ -164,6 +164,11 @@ def test_heads_of_cores_and_sequences_have_their_own_masks() -> None:
     assert_scores(a, alibi)
 
 
+def test_chips_of_a_rank_know_their_heads() -> None:
+    a = scored(alibi, mask=window_by_head, heads=8, kv_heads=4, cores=2, tensor=2)
+    assert_scores(a, alibi)
+
+
 def test_few_queries_on_a_long_cache_stand_at_its_end() -> None:
     assert_scores(scored(by_distance, queries=7), by_distance)
 
