@@ -465,7 +465,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(LimitExceeded, match="must be .batch, heads, queries"):
         mine("absorbed").prefill(q, latent[:, :4], *others)
     with pytest.raises(
-        LimitExceeded, match="8 heads .* over 3 places, cores of a chip"
+        LimitExceeded, match="8 heads .* over 3 places, cores of a rank"
     ):
         mine("absorbed").prefill(*operands(), chips=3, scheme="ulysses")
     with pytest.raises(LimitExceeded, match="form is 'folded', must be one of"):
