@@ -118,9 +118,7 @@ class Deployment:
             cached=self.cached,
             cores=self.cores,
         )
-        # A hand-off is from chips that have all heads of their tokens.
-        whole = (plan for plan in space if plan.tensor == 1)
-        return search(self.setting, whole, bands=bands, most=most, tell=tell)
+        return search(self.setting, space, bands=bands, most=most, tell=tell)
 
     def request(self, prefill: PlanTime) -> "Request":
         """What a request takes whose prompt is prefilled so, under the bands of that reading."""
@@ -128,7 +126,7 @@ class Deployment:
         stages = prefill.plan.layers(self.config.num_hidden_layers)
         positions = self._positions(prefill.plan)
         places = landings(self.regions)
-        ring = prefill.plan.ring
+        of_stage = prefill.plan.of_stage
 
         def moved(band: str) -> Handoff:
             source = Source(
@@ -139,9 +137,10 @@ class Deployment:
                 prefill_s=prefill.ttft_s[band],
                 cores=self.cores,
                 first_chips=[
-                    number * ring for number, own in enumerate(stages) for _ in own
+                    number * of_stage for number, own in enumerate(stages) for _ in own
                 ],
                 chip=self.sheet,
+                tensor=prefill.plan.tensor,
             )
             return handoff(source, places, way=self.way, band=band, wafer=self.wafer)
 
@@ -154,7 +153,7 @@ class Deployment:
         )
 
     def _positions(self, plan: PrefillPlan) -> np.ndarray:
-        """The prompt's position of each slot of each chip of a stage's ring."""
+        """The prompt's position of each slot of each place of a stage's ring."""
         layer = self.setting.stages(plan, 0, plan.parts[0])
         name = plan.placement
         if name == "auto":

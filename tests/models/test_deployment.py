@@ -47,15 +47,15 @@ def test_every_byte_of_the_cache_is_handed_over(small: Deployment) -> None:
     layers = small.config.num_hidden_layers
     clock, memory = PlanClock(small.setting), PlanMemory(small.setting)
     nic_s = []
-    for ring, stages in ((4, 1), (2, 2)):
-        plan = PrefillPlan(TOKENS, ring, stages, cores=1)
+    for ring, stages, tensor in ((4, 1, 1), (2, 2, 1), (1, 1, 3)):
+        plan = PrefillPlan(TOKENS, ring, stages, cores=1, tensor=tensor)
         moved = small.request(plan_time(plan, clock, memory)).handoffs["nominal"]
         sent = TOKENS * layers * token_bytes(held, clock.setting.precision.cache)
         assert moved.nbytes == sent
         assert moved.transfer is not None
         nic_s.append(moved.transfer.alone_s["NIC's bytes"])
-    # A quarter of all layers, or half of the tokens of half of the layers.
-    assert nic_s[0] == nic_s[1]
+    # A quarter of all layers, or half of the tokens of half of the layers; or a third, a KV head.
+    assert nic_s[0] == nic_s[1] == nic_s[2] * 3 / 4
 
 
 def test_a_context_that_wafers_do_not_hold_is_refused(small: Deployment) -> None:

@@ -51,8 +51,8 @@ class Source:
     """A prompt's cache on the chips that prefilled it.
 
     Attributes:
-      positions: int `[chips, slots]`, the prompt's position of each slot; those from `tokens` on
-        are padding.
+      positions: int `[places, slots]`, the prompt's position of each slot of a place, which is one
+        chip or several; those from `tokens` on are padding.
       tokens: of the prompt.
       stored: the format in which prefill leaves it; see `as_format`.
       layer_done_s: when each layer's keys and values are complete.
@@ -60,6 +60,7 @@ class Source:
       cores: of each chip, which share its heads.
       reused: tokens at the prompt's beginning whose cache the wafers have.
       first_chips: of each layer, the number of its ring's first chip; none: all layers are on one.
+      tensor: chips of each place, which share its heads; of latents each has all.
       chip: datasheet of a chip's core.
     """
 
@@ -72,6 +73,7 @@ class Source:
     reused: int = 0
     first_chips: Sequence[int] = ()
     chip: NeuronCoreSheet = TRN3
+    tensor: int = 1
 
     def __post_init__(self) -> None:
         if self.first_chips and len(self.first_chips) != len(self.layer_done_s):
@@ -88,15 +90,21 @@ class Source:
         """The number of the first chip that has a layer."""
         return self.first_chips[layer] if self.first_chips else 0
 
-    def rows(self, count: int) -> np.ndarray:
-        """How many of each chip's tokens each of so many rows takes, int `[chips, rows]`."""
-        chips = len(self.positions)
-        chip, slot = np.nonzero(
+    def rows(self, count: int, copies: int = 1) -> np.ndarray:
+        """How many of each sender's tokens each of so many rows takes, int `[senders, rows]`.
+
+        Args:
+          count: of rows.
+          copies: chips of a place that have the same numbers, of which each sends every
+            `copies`-th slot.
+        """
+        place, slot = np.nonzero(
             (self.positions >= self.reused) & (self.positions < self.tokens)
         )
-        row = self.positions[chip, slot] % count
-        flat = np.bincount(chip * count + row, minlength=chips * count)
-        return flat.reshape(chips, count)
+        sender, senders = place * copies + slot % copies, len(self.positions) * copies
+        row = self.positions[place, slot] % count
+        flat = np.bincount(sender * count + row, minlength=senders * count)
+        return flat.reshape(senders, count)
 
 
 def evenly(prefill_s: float, layers: int) -> list[float]:

@@ -3,10 +3,20 @@
 A layer's message is sent as soon as its keys and values are complete (`stream="layer"`), or after
 the prefill (`stream="bulk"`). Padding is not sent, nor are tokens whose cache the wafers have from
 before.
+
+Chips of one place have different heads of its tokens, and what several have alike they share out.
+Of four chips with 8 KV heads each sends two of all tokens. With 2 KV heads two chips have the same,
+with latents all four, and each sends half or a fourth of the tokens:
+
+    KV heads   groups of heads   copies
+    8          4                 1
+    2          2                 2
+    latents    1                 4
 """
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
@@ -57,11 +67,13 @@ class Piece:
 
     Attributes:
       layer: which one.
+      heads: which group of its heads, whose PEs keep it.
       message: that it is sent by.
       keeping_s: what each PE takes for it when it has arrived.
     """
 
     layer: int
+    heads: int
     message: Message
     keeping_s: Fraction
 
@@ -76,20 +88,21 @@ def pieces_of(ends: Ends, landings: Sequence[Landing]) -> Iterator[Piece]:
         ready_s = ends.ready_s(number, len(landings))
         first = ends.source.first_chip(number)
         entering = kind.entering(landing)
-        for chip, which in enumerate(kind.part_of, first):
+        for sender, which in enumerate(kind.part_of):
             part, way = kind.parts[which], entering[which]
             if way is None:
                 continue
-            message = Message(
-                ready_s,
-                chip,
-                part.nbytes,
-                part.operations,
-                way.entries,
-                part.gathering_s,
-                way.tail_s,
-            )
-            yield Piece(number, message, part.keeping_s)
+            for heads, chip in enumerate(kind.chips(first, sender)):
+                message = Message(
+                    ready_s,
+                    chip,
+                    part.nbytes,
+                    part.operations,
+                    way.entries,
+                    part.gathering_s,
+                    way.tail_s,
+                )
+                yield Piece(number, heads, message, part.keeping_s)
 
 
 class _Part(NamedTuple):
@@ -111,7 +124,9 @@ class _Kind:
 
     Attributes:
       ends, map: see `Ends` and `Landing`.
-      part_of: of each chip, which of the parts it sends.
+      groups, copies: of the chips of a place, see above; what is said of a sender is of one chip of
+        every group.
+      part_of: of each sender, which of the parts it sends.
       rows: int `[parts, rows]`, the tokens of each row.
       parts: of chips that differ in them.
     """
@@ -119,10 +134,20 @@ class _Kind:
     def __init__(self, ends: Ends, layer: LayerMap) -> None:
         self.ends = ends
         self.map = layer
-        of_chips = ends.source.rows(layer.rows)
-        self.rows, part_of = np.unique(of_chips, axis=0, return_inverse=True)
+        heads = 1 if layer.form.latent is not None else layer.kv_heads
+        self.groups = math.gcd(ends.source.tensor, heads)
+        self.copies = ends.source.tensor // self.groups
+        of_senders = ends.source.rows(layer.rows, self.copies)
+        self.rows, part_of = np.unique(of_senders, axis=0, return_inverse=True)
         self.part_of: list[int] = part_of.reshape(-1).tolist()
         self.parts = [self._part(of_rows) for of_rows in self.rows]
+
+    def chips(self, first: int, sender: int) -> range:
+        """The chips of a sender, one of each group; `first` is the ring's first chip."""
+        place, copy = divmod(sender, self.copies)
+        tensor = self.ends.source.tensor
+        begin = first + place * tensor
+        return range(begin + copy, begin + tensor, self.copies)
 
     def entering(self, landing: Landing) -> list[Entering | None]:
         """How each part enters a region; None of one without tokens."""
@@ -136,11 +161,14 @@ class _Kind:
 
     @functools.cached_property
     def _streams(self) -> Streams:
-        return self.ends.edge.by_rows(self.map, self.rows, self.ends.sent)
+        return self.ends.edge.by_rows(
+            self.map, self.rows, self.ends.sent, groups=self.groups
+        )
 
     def _part(self, of_rows: np.ndarray) -> _Part:
         ends, layer, tokens = self.ends, self.map, int(of_rows.sum())
-        each_bytes, wafer = token_bytes(layer, ends.sent), ends.edge.wafer
+        each_bytes = token_bytes(layer, ends.sent) // self.groups
+        wafer = ends.edge.wafer
         nbytes = tokens * each_bytes
         if not nbytes:
             return _Part(0, 0, Fraction(0), Fraction(0))
@@ -149,7 +177,8 @@ class _Kind:
         if ends.way.order == "wafer":
             picking = picking_s(layer, wafer, nbytes)
             return _Part(nbytes, operations, Fraction(0), keeping + picking)
-        count = pieces(layer, ends.sent, tokens, ends.source.stored.is_coded)
+        of_all = pieces(layer, ends.sent, tokens, ends.source.stored.is_coded)
+        count = math.ceil(of_all / self.groups)
         gathering_s = gather_s(ends.chip, count, nbytes, ends.source.cores)
         return _Part(nbytes, operations, gathering_s, keeping)
 

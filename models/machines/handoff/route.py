@@ -103,7 +103,12 @@ class Edge:
         return min(range(self.links), key=lambda link: abs(self.row(link) - middle))
 
     def by_rows(
-        self, layer: LayerMap, tokens_by_row: np.ndarray, sent: Format
+        self,
+        layer: LayerMap,
+        tokens_by_row: np.ndarray,
+        sent: Format,
+        *,
+        groups: int = 1,
     ) -> "Streams":
         """Words that were brought into order before they were sent: each row's go to it alone.
 
@@ -111,10 +116,11 @@ class Edge:
           layer: a region's mapping.
           tokens_by_row: int `[messages, rows]`, how many tokens of each message each row takes.
           sent: the format.
+          groups: of heads, of which a message has one, in a part of the columns; all are alike.
         """
         links = 1 if self.spread == "nearest" else min(self.links, layer.rows)
         link, place = dealt(layer.rows, links, int(self.wafer.link_rows))
-        words = row_words(layer, tokens_by_row, sent)
+        words = row_words(layer, tokens_by_row, sent, groups)
         found = ingest(
             np.where(place >= 0, words[:, place], 0),
             wires(self.wafer),
@@ -123,7 +129,7 @@ class Edge:
         )
         starts = np.searchsorted(link, np.arange(links))
         tokens = np.add.reduceat(tokens_by_row, starts, axis=1)
-        nbytes = tokens * token_bytes(layer, sent)
+        nbytes = tokens * (token_bytes(layer, sent) // groups)
         return Streams(self, nbytes, np.maximum(place[:, :, 0], 0), found)
 
     def to_all(self, landing: Landing, nbytes: int) -> Entering:
@@ -242,9 +248,15 @@ def dealt(rows: int, links: int, streams: int) -> tuple[np.ndarray, np.ndarray]:
     return link, place
 
 
-def row_words(layer: LayerMap, tokens: np.ndarray, sent: Format) -> np.ndarray:
-    """Wavelets of rows that take so many tokens each: a column's own begin with a whole one."""
-    each = column_bytes(layer, sent)
+def row_words(
+    layer: LayerMap, tokens: np.ndarray, sent: Format, groups: int = 1
+) -> np.ndarray:
+    """Wavelets of rows that take so many tokens each: a column's own begin with a whole one.
+
+    Of several groups of heads those of one: heads stand in as many columns each, one behind the
+    other.
+    """
+    each = column_bytes(layer, sent)[: layer.cols // groups]
     counts, which = np.unique(tokens, return_inverse=True)
     words = [int((-(-count * each // WORD_BYTES)).sum()) for count in counts.tolist()]
     return np.array(words)[which].reshape(tokens.shape)

@@ -114,8 +114,7 @@ def handoff(
         is_cold=way.is_cold,
         is_coalesced=way.paging.is_coalesced,
     )
-    kept, keeping = _kept(transfer, each, len(landings))
-    finished_s = max(kept)
+    finished_s, keeping_s = _kept(transfer, each)
     # After the last layer prefill still computes the logits: a fast link is done before, and then
     # nothing is exposed but what chips took for codes.
     exposed_s = max(late_s, finished_s - end)
@@ -124,22 +123,22 @@ def handoff(
         float(exposed_s),
         float(finished_s),
         float(late_s),
-        float(max(keeping)),
+        float(keeping_s),
     )
 
 
-def _kept(
-    transfer: Transfer, each: Sequence[Piece], layers: int
-) -> tuple[list[Fraction], list[Fraction]]:
-    """When each layer's PEs have all of it as they keep it, and what that takes them."""
-    kept = [Fraction(0)] * layers
-    keeping = [Fraction(0)] * layers
+def _kept(transfer: Transfer, each: Sequence[Piece]) -> tuple[Fraction, Fraction]:
+    """When the last PEs have all of a layer as they keep it, and what that takes the busiest."""
+    kept: dict[tuple[int, int], Fraction] = {}
+    keeping: dict[tuple[int, int], Fraction] = {}
     arrivals = zip(transfer.arrived_s, each, strict=True)
     for arrived_s, piece in sorted(arrivals, key=lambda one: one[0]):
-        # The PEs of a layer take one message after another.
-        kept[piece.layer] = max(arrived_s, kept[piece.layer]) + piece.keeping_s
-        keeping[piece.layer] += piece.keeping_s
-    return kept, keeping
+        # The PEs of a layer's heads take one message after another.
+        own = piece.layer, piece.heads
+        before_s = kept.get(own, Fraction(0))
+        kept[own] = max(arrived_s, before_s) + piece.keeping_s
+        keeping[own] = keeping.get(own, Fraction(0)) + piece.keeping_s
+    return max(kept.values()), max(keeping.values())
 
 
 def _edge(wafer: Device, way: Way) -> Edge:
@@ -161,8 +160,8 @@ def _coding(source: Source, landing: Landing, sent: Format, band: str) -> Fracti
         latent = layer.form.latent
         # Cores share the tokens, as each has all of them.
         both = timed(1, latent.rank) + timed(1, latent.turned)
-        return both * tiles / source.cores
-    heads = -(-layer.kv_heads // source.cores)
+        return both * tiles / (source.cores * source.tensor)
+    heads = -(-layer.kv_heads // (source.cores * source.tensor))
     return 2 * timed(heads, layer.head_dim) * tiles
 
 

@@ -1,6 +1,7 @@
 """A prompt's way to the wafers in time: by hand, and laws of random prompts."""
 
 import dataclasses
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -55,6 +56,29 @@ def test_a_layer_of_a_chip_is_an_operation_unless_several_wait() -> None:
     assert moved(apart).operations == 4 * 4 * 4
     # Chips without tokens send nothing.
     assert moved(tokens=2, chips=4, placement="striped").operations == 2 * 4
+
+
+@pytest.mark.parametrize(
+    ("layer", "tensor", "each"),
+    [
+        # Two chips with a head each, of all 250 tokens of a place.
+        (LAYER, 2, 250 * 32),
+        # Of four chips two have the same head, and send it of every second token.
+        (LAYER, 4, 125 * 32),
+        # Latents all have alike: 20 numbers of 2 bytes.
+        (of_latents(rows=10, context=2000), 2, 125 * 40),
+    ],
+)
+def test_chips_of_a_place_share_what_is_sent(layer, tensor, each) -> None:
+    """Every byte once, by as many NICs as there are chips."""
+    landings = [landing(layer)] * 4
+    alone, shared = (moved(landings=landings, tensor=n) for n in (1, tensor))
+    assert alone.nbytes == shared.nbytes
+    assert shared.operations == 4 * 4 * tensor
+    assert alone.transfer is not None and shared.transfer is not None
+    busy = "NIC's bytes"
+    assert alone.transfer.alone_s[busy] == tensor * shared.transfer.alone_s[busy]
+    assert shared.transfer.alone_s[busy] == 4 * each / Fraction(LINK.nic_bytes_per_s)
 
 
 def test_streaming_hides_all_but_the_last_layer() -> None:
