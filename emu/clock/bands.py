@@ -17,7 +17,7 @@ import numpy as np
 
 from emu.clock.reading import Reading
 from emu.clock.tally import Tally
-from emu.clock.ticks import Ticks
+from emu.clock.ticks import PerCore, Ticks, settled
 from emu.clock.tiles import Value
 from emu.datasheet import Device
 from emu.instruction import Crossing, Instruction, Operand
@@ -81,10 +81,10 @@ def apart(reading: Reading, devices: tuple[Device, ...]) -> list[Reading]:
 
 
 def _of_band(reading: Reading, device: Device, band: int, bands: int) -> Reading:
-    last: dict[str, Ticks] = {}
+    last: dict[str, PerCore] = {}
     for engine, time in reading.last.items():
         last[engine] = _ticks(time, band)
-    spent: dict[tuple[str, str], Ticks] = {}
+    spent: dict[tuple[str, str], PerCore] = {}
     for (engine, what), time in reading.spent.items():
         own = _ticks(time, band)
         # What nobody waited for under this band is not named in a reading of it alone.
@@ -106,8 +106,9 @@ def _of_band(reading: Reading, device: Device, band: int, bands: int) -> Reading
     )
 
 
-def _ticks(time: Ticks, band: int) -> Ticks:
+def _ticks(time: Ticks, band: int) -> PerCore:
     """A time under one band: of `[[7], [8], [9]]` the second band's is 8."""
+    time = settled(time)
     if isinstance(time, int):
         return time
     bands_agree = len(time) == 1

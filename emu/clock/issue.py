@@ -7,13 +7,22 @@ from typing import Any
 
 import numpy as np
 
-from emu.clock import bands, names, recording, throttle
+from emu.clock import bands, names, recording, skew, throttle
 from emu.clock.issued import Issue, Timing
 from emu.clock.resources import Path, Port, Ring
 from emu.clock.state import ClockState
 from emu.clock.tally import Cores, counts
 from emu.clock.throttle import Charge
-from emu.clock.ticks import Active, Ticks, folded, later, plain, select
+from emu.clock.ticks import (
+    Active,
+    PerCore,
+    Ticks,
+    folded,
+    later,
+    plain,
+    select,
+    settled,
+)
 from emu.clock.tiles import Value
 from emu.clock.waiting import account, ask, earliest_start, spend
 from emu.datasheet import Packing
@@ -65,7 +74,7 @@ def _times(state: ClockState, issued: Issue) -> Timing:
     return Timing(begin, freed, done, throttled, cause)
 
 
-def _throttled(state: ClockState, issued: Issue, begin: Ticks) -> Ticks:
+def _throttled(state: ClockState, issued: Issue, begin: Ticks) -> PerCore:
     """By how much longer a throttled engine is busy; keeps its charge."""
     engine = issued.engine
     price = issued.price
@@ -74,7 +83,7 @@ def _throttled(state: ClockState, issued: Issue, begin: Ticks) -> Ticks:
         return 0
     before = Charge(engine.charge, engine.slow)
     # Not from `free`: time that others take from an engine is none in which it works.
-    idle = begin - engine.last
+    idle = settled(begin - engine.last)
     at_start, extra = throttle.extra_ticks(law, before, idle, price.busy)
     busy = price.busy + extra
     duty = price.cost.duty
@@ -294,9 +303,7 @@ def _written(
     )
 
 
-def _cross(
-    state: ClockState, issued: Issue, begin: Ticks
-) -> tuple[np.ndarray, np.ndarray]:
+def _cross(state: ClockState, issued: Issue, begin: Ticks) -> tuple[Ticks, Ticks]:
     """When a collective's results arrive, and when each core's engine is free again."""
     inst = issued.inst
     eqn = issued.eqn
@@ -317,8 +324,8 @@ def _cross(
             assert destination.buffer is not None
             idle = later(idle, destination.buffer.idle)
     crossing = Crossing(
-        start_ticks=np.broadcast_to(begin, setup.grid),
-        destination_idle_ticks=np.broadcast_to(idle, setup.grid),
+        start_ticks=np.broadcast_to(settled(begin), setup.grid),
+        destination_idle_ticks=np.broadcast_to(settled(idle), setup.grid),
         busy_ticks=np.broadcast_to(price.busy, setup.grid),
         latency_ticks=np.broadcast_to(price.latency, setup.grid),
     )
@@ -334,7 +341,13 @@ def _cross(
     # An arrival is told for every core of the mesh; those that go side by side, such as the cores
     # of a chip, stay one.
     along = list(setup.mesh).index(eqn.params["axis"])
-    return folded(done, along), folded(freed, along)
+    is_one = done is freed
+    done = folded(done, along)
+    freed = done if is_one else folded(freed, along)
+    if not state.is_in_line:
+        return done, freed
+    done = skew.following(done, begin)
+    return done, done if is_one else skew.following(freed, begin)
 
 
 __all__ = ["check_fresh", "declare", "issue"]

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from emu.clock.tally import Counts
-from emu.clock.ticks import Ticks
+from emu.clock.ticks import PerCore
 from emu.clock.tiles import Value
 from emu.datasheet import Device
 from emu.errors import DataDependentBranch, EmulationError, WrongSpace
@@ -40,13 +40,13 @@ class Price:
 
     operands: list[Operand]
     cost: Cost
-    busy: Ticks
-    latency: Ticks
-    interval: Ticks
-    handover: Ticks
-    lead: dict[int, Ticks]
-    lost: dict[str, Ticks]
-    taken: dict[str, Ticks]
+    busy: PerCore
+    latency: PerCore
+    interval: PerCore
+    handover: PerCore
+    lead: dict[int, PerCore]
+    lost: dict[str, PerCore]
+    taken: dict[str, PerCore]
     counts: Counts | None = None
 
 
@@ -175,15 +175,15 @@ def _side_by_side(each: list[Price], rank: int) -> Price:
         assert price.cost.engine == first.cost.engine
         assert price.cost.duty == first.cost.duty
 
-    def stacked(ticks: list[Ticks]) -> Ticks:
+    def stacked(ticks: list[PerCore]) -> PerCore:
         return _stacked(ticks, rank)
 
-    def stacked_by_key(tables: Sequence[Mapping[K, Ticks]]) -> dict[K, Ticks]:
+    def stacked_by_key(tables: Sequence[Mapping[K, PerCore]]) -> dict[K, PerCore]:
         keys: dict[K, None] = {}
         for table in tables:
             keys.update(dict.fromkeys(table))
         # What costs nothing under a band may be missing there.
-        joined: dict[K, Ticks] = {}
+        joined: dict[K, PerCore] = {}
         for key in keys:
             joined[key] = stacked([table.get(key, 0) for table in tables])
         return joined
@@ -208,7 +208,7 @@ def _without_bands(value: Value) -> Value:
     return dataclasses.replace(value, known=value.known[0])
 
 
-def _stacked(ticks: list[Ticks], rank: int) -> Ticks:
+def _stacked(ticks: list[PerCore], rank: int) -> PerCore:
     """Ticks under each band, along the first dimension unless all agree."""
     first = ticks[0]
     if all(type(one) is int and one == first for one in ticks):
@@ -228,7 +228,7 @@ def _alike(
     return inst, tuple(operands), tuple(eqn.params.items())
 
 
-def _with_dimensions(ticks: Ticks, rank: int) -> np.ndarray:
+def _with_dimensions(ticks: PerCore, rank: int) -> np.ndarray:
     """Ticks with as many dimensions as the mesh: those that lead are of size 1."""
     shape = np.shape(ticks)
     leading = (1,) * (rank - len(shape))
@@ -239,7 +239,7 @@ def _in_ticks(
     ticks_per_cycle: dict[str, int], operands: list[Operand], cost: Cost
 ) -> Price:
     own = 1 if cost.engine is None else ticks_per_cycle[cost.engine]
-    taken: dict[str, Ticks] = {}
+    taken: dict[str, PerCore] = {}
     for engine, cycles in cost.taken.items():
         # Cycles of the engine that they are taken from.
         taken[engine] = _ticks(cycles, ticks_per_cycle[engine])
@@ -258,7 +258,7 @@ def _in_ticks(
 
 def _each_in_ticks(
     table: Mapping[K, float | np.ndarray], ticks_per_cycle: int
-) -> dict[K, Ticks]:
+) -> dict[K, PerCore]:
     return {key: _ticks(cycles, ticks_per_cycle) for key, cycles in table.items()}
 
 
@@ -318,7 +318,7 @@ def _check_known(inst: Instruction[..., Any], eqn: jx.Equation, value: Value) ->
         )
 
 
-def _ticks(cycles: float | np.ndarray, ticks_per_cycle: int) -> Ticks:
+def _ticks(cycles: float | np.ndarray, ticks_per_cycle: int) -> PerCore:
     """Cycles in whole ticks, rounded up once; a millionth of a tick is rounding error.
 
     At 100 ticks a cycle 1.1 cycles are 110 ticks, although the product is 110.00000000000001.

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from emu.clock.tally import Tally
-from emu.clock.ticks import Ticks
+from emu.clock.ticks import PerCore, Ticks
 from emu.clock.tiles import Value
 from emu.datasheet import Device
 
@@ -69,9 +69,9 @@ class Reading:
 
     device: Device
     grid: tuple[int, ...]
-    end: Ticks
-    last: dict[str, Ticks]
-    spent: Spent
+    end: PerCore
+    last: dict[str, PerCore]
+    spent: dict[tuple[str, str], PerCore]
     tally: Tally
     outputs: list[Value]
     events: list[Event]
@@ -112,21 +112,21 @@ class Reading:
         """How many cores the mesh has."""
         return math.prod(self.grid)
 
-    @property
+    @functools.cached_property
     def end_ticks(self) -> int:
         """When the last core is done."""
         return int(np.max(self.end))
 
     @functools.cached_property
-    def _busy(self) -> dict[str, Ticks]:
-        busy: dict[str, Ticks] = dict.fromkeys(self.last, 0)
+    def _busy(self) -> dict[str, PerCore]:
+        busy: dict[str, PerCore] = dict.fromkeys(self.last, 0)
         for (engine, what), ticks in self.spent.items():
             # Lost and throttled ticks are the instructions' own; waits, for peers too, are not.
             if what != "fill" and not what.startswith("wait:"):
                 busy[engine] = busy[engine] + ticks
         return busy
 
-    @property
+    @functools.cached_property
     def busy_ticks(self) -> dict[str, float]:
         """Engine to its mean busy ticks over cores."""
         mean: dict[str, float] = {}

@@ -13,7 +13,7 @@ import numpy as np
 
 from emu.clock.names import CauseName, choose
 from emu.clock.throttle import Law
-from emu.clock.ticks import Flags, Ticks
+from emu.clock.ticks import Flags, PerCore, Ticks, later, no_earlier
 from emu.datasheet import Packing
 from emu.tracing import jaxpr as jx
 
@@ -71,7 +71,7 @@ class Engine:
     free: Ticks = 0
     last: Ticks = 0
     paced: Ticks = 0
-    charge: Ticks = 0
+    charge: PerCore = 0
     # Nothing done yet is an empty charge, which is slow.
     slow: Flags = True
     uses: int = 0
@@ -180,8 +180,9 @@ class Buffer:
                 self.idle, self.user = until, user
             return
         if user is not self.user:
-            self.user = choose(np.asarray(until >= idle), user, self.user)
-        self.idle = np.maximum(idle, until)
+            over = np.asarray(no_earlier(until, idle))
+            self.user = choose(over, user, self.user)
+        self.idle = later(idle, until)
 
 
 @dataclasses.dataclass(eq=False, slots=True)

@@ -30,7 +30,7 @@ from emu.clock.resources import (
     Row,
 )
 from emu.clock.tally import Cores, Tally
-from emu.clock.ticks import Active, Flags, Ticks, is_late
+from emu.clock.ticks import Active, Flags, PerCore, Ticks, is_late, settled
 from emu.clock.tiles import Value
 from emu.datasheet import Device
 from emu.tracing import jaxpr as jx
@@ -173,6 +173,15 @@ class ClockState:
         setup = self.setup
         return setup.core is not None and setup.contended and self.trace is None
 
+    @property
+    def is_in_line(self) -> bool:
+        """Whether times are held as others shifted (`emu.clock.skew`).
+
+        On a machine with one engine all that a core does follows from what it did before, so of
+        nearly all times it is known which is later. Loops compare and move arrays.
+        """
+        return len(self.engines) == 1 and not self.loops
+
     # --- buffers and values ---
 
     def buffer(self, idle: Ticks = 0, user: CauseName = "") -> Buffer:
@@ -225,6 +234,32 @@ class ClockState:
 
     # --- every clock, by name ---
 
+    def settle(self, values: list[Value]) -> list[Value]:
+        """Has all times that a loop at this path meets be numbers and arrays.
+
+        Args:
+          values: that it is given.
+
+        Returns:
+          The same values.
+        """
+        for engine in self.engines.values():
+            is_one = engine.free is engine.last
+            engine.last = settled(engine.last)
+            engine.free = engine.last if is_one else settled(engine.free)
+            engine.paced = settled(engine.paced)
+        for port in self.ports.values():
+            port.until = settled(port.until)
+        self.end = settled(self.end)
+        self.spent = {key: settled(ticks) for key, ticks in self.spent.items()}
+        buffers = [value.buffer for value in values]
+        for ring in self.rings.inside.get(self.path, []):
+            buffers.extend(ring.buffers)
+        for buffer in buffers:
+            if buffer is not None:
+                buffer.idle = settled(buffer.idle)
+        return [value.settled() for value in values]
+
     def table(self) -> "ClockTable":
         """Every clock of engines and ports: its row, whose it is, and its fields."""
         # Made anew only if an engine or port came to be: every iteration of every loop asks.
@@ -244,9 +279,9 @@ class ClockState:
         table = self.table()
         return dict(zip(table.labelled_rows, table.labels(), strict=True))
 
-    def levels(self) -> dict[Row, Ticks | Flags]:
+    def levels(self) -> dict[Row, PerCore | Flags]:
         """What else decides the future of engines that throttle."""
-        found: dict[Row, Ticks | Flags] = {}
+        found: dict[Row, PerCore | Flags] = {}
         for name, engine in self.engines.items():
             # Its charge stays 0, and would only lengthen what is compared.
             if engine.law is None:

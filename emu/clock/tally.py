@@ -9,14 +9,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from emu.clock.ticks import Active, Ticks
+from emu.clock.ticks import Active, PerCore
 from emu.instruction import Cost, Instruction, Operand
 from emu.tracing import jaxpr as jx
 
 Key: TypeAlias = tuple[str, str]
 """What is counted, and of whom."""
 
-Counts: TypeAlias = list[tuple[Key, Ticks]]
+Counts: TypeAlias = list[tuple[Key, PerCore]]
 """What one instruction adds on each core, by key; an array where cores differ."""
 
 
@@ -74,7 +74,7 @@ def counts(
 ) -> Counts:
     """What one instruction adds to a tally on each core, by key; an array where cores differ."""
     name = inst.name
-    each: dict[Key, Ticks] = {("count", name): 1}
+    each: dict[Key, PerCore] = {("count", name): 1}
     if isinstance(cost.flops, np.ndarray) or cost.flops:
         each["flops", name] = cost.flops
     moved = cost.moved_bytes
@@ -126,14 +126,14 @@ class Cores:
         along = size // self.active.size
         return int(self.active.sum()) * along
 
-    def total(self, each: Ticks) -> int:
+    def total(self, each: PerCore) -> int:
         """The sum over these cores of a number that is one for all, or an array over the mesh."""
         if not isinstance(each, np.ndarray) or each.size == 1:
             one = int(np.asarray(each).item())
             return one * self.count
         if self.active is not None:
             each = each * self.active
-        everywhere = np.broadcast_to(each, self.grid)
         # Only where cores differ are there entries to add; all else is one product of Python
         # integers, which no count of cores overflows.
-        return int(everywhere.sum())
+        along = math.prod(self.grid) // each.size
+        return int(each.sum()) * along

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emu.clock.ticks import Active, Flags, Ticks, select
+from emu.clock.ticks import Active, Flags, PerCore
 
 # Of charge per tick of full use, so that shares and duties are whole numbers.
 UNITS = 256
@@ -45,13 +45,13 @@ class Law:
 class Charge(NamedTuple):
     """One engine's charge, in units, and whether it is slow: for all cores or per core."""
 
-    charge: Ticks
+    charge: PerCore
     slow: Flags
 
 
 def extra_ticks(
-    law: Law, state: Charge, idle: Ticks, busy: Ticks
-) -> tuple[Charge, Ticks]:
+    law: Law, state: Charge, idle: PerCore, busy: PerCore
+) -> tuple[Charge, PerCore]:
     """State at the start of an instruction, and by how much longer it keeps the engine busy.
 
     Args:
@@ -74,7 +74,7 @@ def gain(law: Law, duty: float) -> int:
 
 
 def after(
-    law: Law, state: Charge, busy: Ticks, duty: float, active: Active, before: Charge
+    law: Law, state: Charge, busy: PerCore, duty: float, active: Active, before: Charge
 ) -> Charge:
     """State once an instruction has kept the engine in use by `duty` for `busy` ticks.
 
@@ -88,7 +88,7 @@ def after(
     if active is None:
         return Charge(charge, slow)
     return Charge(
-        select(active, charge, before.charge),
+        np.where(active, charge, before.charge),
         np.where(active, slow, before.slow),
     )
 
@@ -116,7 +116,7 @@ def on_one_core(
     return at_end, (slow and at_end < full) or at_end == 0, extra
 
 
-def _clip(law: Law, charge: Ticks) -> Ticks:
+def _clip(law: Law, charge: PerCore) -> PerCore:
     if isinstance(charge, np.ndarray):
         return np.clip(charge, 0, law.full)
     return min(max(charge, 0), law.full)
@@ -128,7 +128,7 @@ def _either(first: Flags, second: Flags) -> Flags:
     return np.logical_or(first, second)
 
 
-def _number(flags: Flags) -> Ticks:
+def _number(flags: Flags) -> PerCore:
     if isinstance(flags, bool):
         return int(flags)
     return flags.astype(np.int64)

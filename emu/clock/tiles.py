@@ -7,7 +7,16 @@ import numpy as np
 
 from emu.clock.names import CauseName, choose
 from emu.clock.resources import Buffer
-from emu.clock.ticks import Active, Flags, Ticks, anywhere, same, select
+from emu.clock.ticks import (
+    Active,
+    Flags,
+    Shifted,
+    Ticks,
+    anywhere,
+    same,
+    select,
+    settled,
+)
 from emu.tracing import jaxpr as jx
 
 
@@ -67,6 +76,12 @@ class Value:
         # Overwritten on cores that do not read it, a tile is as good as before on those that do.
         return bool(np.any(differs & active))
 
+    def settled(self) -> "Value":
+        """The same with its time as a number or an array."""
+        if not isinstance(self.ready, Shifted):
+            return self
+        return dataclasses.replace(self, ready=settled(self.ready))
+
     def at_slice(self, index: int, aval: jx.Aval, rank: int) -> "Value":
         """Leading slice `index` of a stacked value; `rank` is the mesh's."""
         part = self.viewed(aval)
@@ -88,7 +103,7 @@ def choose_value(mask: np.ndarray, new: Value, old: Value) -> Value:
         known = np.where(on_shape, new.known, old.known)
     ready = new.ready
     if not same(new.ready, old.ready):
-        ready = np.where(mask, new.ready, old.ready)
+        ready = select(mask, new.ready, old.ready)
     version = new.version
     if new.version is not None and old.version is not None:
         version = select(mask, new.version, old.version)

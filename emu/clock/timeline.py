@@ -17,7 +17,7 @@ from emu.clock.branches import branch
 from emu.clock.issue import issue
 from emu.clock.reading import Event, Reading
 from emu.clock.state import ClockState, Setup, initial_state
-from emu.clock.ticks import Active
+from emu.clock.ticks import Active, settled
 from emu.clock.tiles import Value
 from emu.clock.unpriced import constant, literal, without_instruction
 from emu.datasheet import Device
@@ -101,6 +101,8 @@ class Timeline:
         """Reads one equation that is no instruction."""
         name = eqn.primitive.name
         if name == "scan":
+            if state.is_in_line:
+                operands = state.settle(operands)
             return classes.scan(self.walk, self.loops, state, eqn, operands, active)
         if name == "cond":
             return branch(self.walk, state, eqn, operands, active)
@@ -221,11 +223,11 @@ def _read(
     return Reading(
         setup.device,
         setup.grid,
-        end=clock.end,
-        last={name: engine.last for name, engine in clock.engines.items()},
-        spent=clock.spent,
+        end=settled(clock.end),
+        last={name: settled(engine.last) for name, engine in clock.engines.items()},
+        spent={key: settled(ticks) for key, ticks in clock.spent.items()},
         tally=clock.tally,
-        outputs=outputs,
+        outputs=[output.settled() for output in outputs],
         events=events,
         stepped=clock.stepped,
         issued=sum(issued.values()),

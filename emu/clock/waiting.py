@@ -14,7 +14,19 @@ from emu.clock import names
 from emu.clock.issued import Candidate, Cause, Issue
 from emu.clock.resources import Engine, Port
 from emu.clock.state import ClockState, Trace
-from emu.clock.ticks import Active, Ticks, later, on_core, plain, select
+from emu.clock.ticks import (
+    Active,
+    Flags,
+    PerCore,
+    Ticks,
+    anywhere,
+    equal,
+    later,
+    on_core,
+    plain,
+    select,
+    settled,
+)
 
 
 def earliest_start(state: ClockState, issue: Issue) -> tuple[Ticks, Cause]:
@@ -98,7 +110,8 @@ def _chain(issue: Issue) -> Ticks:
 
 def _latest(found: list[Candidate]) -> tuple[Ticks, Cause]:
     """The latest of some times; the cause is that of the first that is latest, or all of them."""
-    begin, cause = found[0]
+    first, cause = found[0]
+    begin = first if type(first) is int else 0
     for time, name in found:
         if type(time) is not int:
             return _latest_of_each(found), found
@@ -147,26 +160,31 @@ def _account_by_core(
     destination's on the second, so `wait:` has `[30, 0]` and `[0, 50]`.
     """
     last = engine.last
-    gap = np.asarray(begin - last)
-    left = gap > 0
+    gap = settled(begin - last)
+    left: Flags = gap > 0
+    if not anywhere(left):
+        return
     if active is not None:
         left = left & active
-    never_used = np.asarray(last) == 0
-    first = left & never_used
-    if first.any():
-        # None for all cores: `left` has made it 0 already where a core takes no part.
-        _book(state, engine, "fill", np.where(first, gap, 0), None)
-        left = left & ~first
+    first = left & equal(last, 0)
+    if anywhere(first):
+        _book(state, engine, "fill", _where(first, gap), None)
+        left = left & np.logical_not(first)
     for time, name in candidates:
-        if not left.any():
+        if not anywhere(left):
             break
-        here = left & (begin == time)
+        here = left & equal(begin, time)
         for cores, each in names.parts(name):
             booked = here & cores
-            if booked.any():
-                ticks = np.where(booked, gap, 0)
-                _book(state, engine, "wait:" + each, ticks, None)
-        left = left & ~here
+            if anywhere(booked):
+                _book(state, engine, "wait:" + each, _where(booked, gap), None)
+        left = left & np.logical_not(here)
+
+
+def _where(cores: Flags, ticks: PerCore) -> PerCore:
+    """Ticks on some cores, and none on the others, which `_book` then need not tell apart."""
+    all_alike = np.ndim(cores) == 0
+    return ticks if all_alike else np.where(cores, ticks, 0)
 
 
 def spend(state: ClockState, issue: Issue, more: dict[str, Ticks]) -> None:

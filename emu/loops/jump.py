@@ -22,6 +22,7 @@ from emu.clock.ticks import (
     later,
     on_core,
     same,
+    settled,
 )
 from emu.clock.tiles import Value
 from emu.errors import LimitExceeded
@@ -336,7 +337,7 @@ class Loop:
         end = self.done + jumped
         moved: dict[Row, Ticks] = {}
         for row, clock in zip(now.rows, now.clocks, strict=True):
-            moved[row] = clock + times * steps[row]
+            moved[row] = clock + times * settled(steps[row])
         for row, resource, clock in state.table():
             setattr(resource, clock.time, moved[row])
         state.end = moved[END]
@@ -347,7 +348,7 @@ class Loop:
             if slices:
                 self.steps[number] = repeated(slices, jumped, times)
         for key, ticks in now.grown(was).items():
-            state.spent[key] = state.spent[key] + times * ticks
+            state.spent[key] = state.spent[key] + times * settled(ticks)
         state.tally.grown_since(was.sums, times)
         self.repeat_events(was, now, times)
         self.move_buffers(was, now, moved, times, end)
@@ -515,7 +516,7 @@ def repeated(slices: list[Ticks], further: int, times: int) -> list[Ticks]:
     period = further // times
     # Slices ready at 10, 30, 110 and 130, with a period of two, go on at 210 and 230.
     block = slices[-period:]
-    shift = slices[-1] - slices[-1 - period]
+    shift = settled(slices[-1] - slices[-1 - period])
     more: list[Ticks] = []
     for number in range(1, times + 1):
         more += [ready + number * shift for ready in block]

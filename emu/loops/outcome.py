@@ -13,7 +13,7 @@ from emu.clock.names import CauseName
 from emu.clock.resources import LEVELS, Buffer, Path, PortKey, Ring, Row
 from emu.clock.state import Lifetime
 from emu.clock.tally import Key
-from emu.clock.ticks import Ticks, is_late
+from emu.clock.ticks import Shifted, Ticks, is_late
 from emu.clock.tiles import Value
 from emu.datasheet import Packing
 from emu.loops.late import times_late
@@ -433,7 +433,7 @@ class OutcomeReader:
 
 def _plain(time: Ticks) -> int:
     """A time of one core, which is no array."""
-    assert not isinstance(time, np.ndarray)
+    assert not isinstance(time, np.ndarray | Shifted)
     return time
 
 

@@ -15,7 +15,7 @@ from emu.clock.names import CauseName
 from emu.clock.price import Prices
 from emu.clock.resources import CLOCKS, LEVELS, RESOURCES, Buffer, Engine, Port
 from emu.clock.state import ClockState, Setup, initial_state
-from emu.clock.ticks import Flags, Ticks
+from emu.clock.ticks import Flags, PerCore, Ticks
 from emu.clock.tiles import Value
 from emu.loops import jump, starting_state
 from emu.loops.entry import LoopEntry
@@ -55,7 +55,7 @@ def test_every_time_is_in_the_table(kind):
     listed = {clock.time for clock in CLOCKS.values() if clock.table == table}
     listed |= set(LEVELS) if kind is Engine else set()
     expected = listed if table else BY_THEMSELVES[kind]
-    assert fields_of(kind, Ticks, Flags) == expected
+    assert fields_of(kind, Ticks, PerCore, Flags) == expected
 
 
 def test_every_table_of_the_state_is_listed():

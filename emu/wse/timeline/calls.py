@@ -19,7 +19,7 @@ from emu.instruction import Crossing, Operand
 from emu.tracing import mesh_axis
 from emu.wse.pe.laws import call_cycles, known
 from emu.wse.spaces import Sram
-from emu.wse.timeline.lines import Lines
+from emu.wse.timeline.lines import AlikeLines, Lines
 from emu.wse.timeline.times import Lengths, Times
 from emu.wse.timeline.wires import Wires, wires
 from emu.wse.wavelets import words
@@ -100,6 +100,7 @@ class Call:
         axis: str,
         group: int,
         call: bool = True,
+        apart: bool = True,
     ) -> "Call":
         """The call on the lines of a mesh.
 
@@ -111,9 +112,11 @@ class Call:
           axis: along which the lines lie.
           group: consecutive PEs in a line.
           call: whether it begins a call of its own.
+          apart: whether what is done in a line follows from its own starts alone.
         """
         # Both tell lines apart: two that start together but send different lengths are not one.
-        lines = Lines(mesh, axis, group, crossing.start_ticks, known(told))
+        kind = AlikeLines if apart else Lines
+        lines = kind(mesh, axis, group, crossing.start_ticks, known(told))
         armed = lines.take(crossing.start_ticks) + begin(device, call)
         return cls(lines, armed, wires(device))
 

@@ -34,7 +34,16 @@ def arrival(
 ) -> Ends:
     """The arrival rule of `wse.cross`."""
     _dst, x, index, hops = operands
-    here = Call.on(device, mesh, crossing, hops, axis=axis, group=mesh[axis])
+    # The message waits for the last row.
+    here = Call.on(
+        device,
+        mesh,
+        crossing,
+        hops,
+        axis=axis,
+        group=mesh[axis],
+        apart=False,
+    )
     tile_words = int(words(x.size, x.dtype))
     lines = math.prod(mesh.values()) // mesh[axis]
     last = cross(
