@@ -37,6 +37,12 @@ def options(parser: cli.Parser) -> None:
     machine_options.add_chips(parser, 64)
     machine_options.add_cores(parser)
     parser.add_argument(
+        "--tensor",
+        default=1,
+        type=cli.whole_number("tensor", 1, 64),
+        help="of the chips so many each stand at one place of the ring and share heads (1)",
+    )
+    parser.add_argument(
         "--prefill-dtype",
         default="bfloat16",
         metavar="PRECISION",
@@ -129,17 +135,22 @@ def main(args: argparse.Namespace, output: Output) -> None:
 def _stages(
     args: argparse.Namespace, config: ModelConfig, layers: Sequence[int]
 ) -> Iterator[LayerStages]:
+    if args.chips % args.tensor:
+        raise UsageError(
+            f"--tensor is {args.tensor}, must divide the {args.chips} of --chips"
+        )
     sheet, plan = systems.joined(TRN3, args.system), precision(args.prefill_dtype)
     for number in layers:
         yield LayerStages(
             config,
             number,
             args.tokens,
-            args.chips,
+            args.chips // args.tensor,
             args.cores,
             plan,
             latent_form=args.latent,
             sheet=sheet,
+            tensor=args.tensor,
         )
 
 

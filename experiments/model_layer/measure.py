@@ -1,7 +1,7 @@
 """A model's layers, one of each form, timed with even and with the most uneven counts of tokens."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from emu.datasheet import Device
 from emu.trainium import with_cores
@@ -46,7 +46,7 @@ class Measured:
 
     def peak_share(self, stage: StageTime | LayerTime) -> float:
         """Of the time that matrix products take at all cores' peaks, in bfloat16 and in MX."""
-        cores, machine = self.stages.chips * self.stages.cores, self.machine
+        cores, machine = self.stages.chips * self.stages.sharers, self.machine
         wide_flops = stage.matmul_flops - stage.mx_flops
         least = wide_flops / machine.bf16_flops_per_s
         least += stage.mx_flops / machine.fp8_flops_per_s
@@ -62,15 +62,15 @@ def measured(stages: LayerStages) -> Iterator[Measured]:
     """A layer with even counts and, where it has experts, with all tokens to the same ones."""
     before = attention_times(stages)
 
-    def of(counts: str, last: StageTime) -> Measured:
-        return Measured(stages, counts, LayerTime((*before, last)))
+    def of(counts: str, last: Sequence[StageTime]) -> Measured:
+        return Measured(stages, counts, LayerTime((*before, *last)))
 
-    (even,) = feed_forward_times(stages)
+    even = feed_forward_times(stages)
     if stages.moe is None:
         yield of(NONE, even)
         return
     yield of(EVEN, even)
-    yield of(WORST, feed_forward_times(stages, worst_counts(stages))[0])
+    yield of(WORST, feed_forward_times(stages, worst_counts(stages)))
 
 
 __all__ = ["Measured", "layers_of", "measured"]

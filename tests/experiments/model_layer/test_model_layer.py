@@ -91,6 +91,7 @@ def test_what_cannot_be_ends_with_one_line(capsys: pytest.CaptureFixture[str]) -
         (["--model", "gpt-oss-20b", "--tokens", "100", "--chips", "3"], "multiple"),
         (["--model", "gpt-oss-20b", "--prefill-dtype", "experts=mxfp4"], "no kernels"),
         (["--prefill-dtype", "fp8"], "take mxfp8 or bfloat16"),
+        (["--tensor", "3"], "--tensor is 3, must divide the 64 of --chips"),
     ):
         with pytest.raises(SystemExit):
             do(["model-layer", *words])
