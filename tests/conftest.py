@@ -10,6 +10,7 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -32,6 +33,38 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 MAY_BE_HASTY = os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1"
 OF_MACHINES = Path(__file__).parent / "emu"
 
+# In how many parts a program is compiled has no say in its values, so that is for all tests and
+# for the commands that they run; XLA reads it as the first program is compiled.
+PARTS = "xla_cpu_parallel_codegen_split_count"
+if MAY_BE_HASTY and PARTS in HASTILY:
+    os.environ["XLA_FLAGS"] += f" --{PARTS}={HASTILY[PARTS]}"
+
+
+def _tell_jax_0_10() -> None:
+    """What a program's options have, also for all else that is compiled hastily.
+
+    The setting of JAX's own, above, leaves the emitters of JAX 0.10 at work, which take half of
+    such a compilation, and there is no public way to tell `jax.jit` of everyone else.
+    """
+    from jax._src import compiler
+
+    options_of = compiler.get_compile_options
+
+    def get_compile_options(*args: Any, **named: Any) -> Any:
+        options = options_of(*args, **named)
+        if (
+            HASTILY.items() <= STRICT.items()
+        ):  # the test that runs compiles so, see below
+            overrides = {**HASTILY, **dict(options.env_option_overrides)}
+            options.env_option_overrides = list(overrides.items())
+        return options
+
+    compiler.get_compile_options = get_compile_options
+
+
+if MAY_BE_HASTY and jax.__version_info__ < (0, 11):
+    _tell_jax_0_10()
+
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -44,6 +77,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         item.get_closest_marker(name) for name in ("slow", "optimized")
     )
     hastily = MAY_BE_HASTY and not optimized
+    if not hastily and HASTILY.items() <= STRICT.items():
+        # JAX finds what it compiled by function and shapes, however that was compiled.
+        jax.clear_caches()
     jax.config.update("jax_disable_most_optimizations", hastily)
     # Of programs, whose options are these as they are made.
     for name, value in HASTILY.items():
