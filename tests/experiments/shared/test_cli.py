@@ -54,7 +54,7 @@ SMALL = {
     ],
     "quickstart": ["--model", "tiny", "--chips", "1", "--tokens", "1"],
     "ring_precision": ["bfloat16", "--tokens", "16", "--ranks", "1"],
-    "ring_scaling": ["schemes", "--tokens", "16", "--ranks", "2"],
+    "ring_scaling": ["schemes", "--tokens", "16", "--ranks", "2", "--quick"],
     "serving": [
         *("--model", "smollm2-135m", "--context", "64"),
         *("--users", "2", "--ahead", "1"),
