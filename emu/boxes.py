@@ -23,7 +23,7 @@ from jax import lax
 from jax.core import Tracer
 
 from emu import given
-from emu.annotations import KnownInt
+from emu.annotations import KnownInt, ShapeAndDtype
 from emu.clock.tally import moved_bytes
 from emu.datasheet import Device
 from emu.instruction import (
@@ -33,6 +33,7 @@ from emu.instruction import (
     Operand,
     Spaces,
     applied,
+    checked_shapes,
     enrolled,
     on_cores,
     result_shapes,
@@ -174,6 +175,7 @@ class _Form:
             base=base,
             parts=tuple(self.parts.values()),
             stacked=self.stacked if self.parts else None,
+            shapes=self.shapes,
         )
         return enrolled(inst)
 
@@ -261,8 +263,34 @@ class _Form:
         into = destinations if self.base.in_place else []
         results = applied(self.base, *into, *sources, **params)
         if self.in_place and not self.base.in_place:
-            self._check(results, destinations)
+            self._check(_shapes(results), _shapes(destinations))
         return results
+
+    def shapes(
+        self, operands: Sequence[ShapeAndDtype], params: Mapping[str, Any]
+    ) -> list[ShapeAndDtype]:
+        """Of the results: what the instruction makes of the parts, or the whole destinations.
+
+        Tracing what copies parts out of buffers and back would take ten times as long.
+        """
+        base, tiles = self.base, [self._tile(operands, n) for n in range(self.wholes)]
+        destinations = tiles[: self.destinations]
+        into = destinations if base.in_place else []
+        sources = [tiles[place] for place in self.sources]
+        results = checked_shapes(base, (*into, *sources), params)
+        if not self.in_place:
+            return results
+        if not base.in_place:
+            self._check(results, destinations)
+        return list(operands[: self.destinations])
+
+    def _tile(self, operands: Sequence[ShapeAndDtype], place: int) -> ShapeAndDtype:
+        """Shape and dtype of a part."""
+        part, (shape, dtype) = self.parts.get(place), operands[place]
+        if part is None:
+            return shape, dtype
+        region = part.region
+        return region.shape, region.dtype if isinstance(region, Bitcast) else dtype
 
     def stacked(
         self,
@@ -309,7 +337,7 @@ class _Form:
         dims = [0 if is_stacked[place] else None for place in places]
         results = on_cores(self.base, size, dims, taken, params)
         if self.in_place and not self.base.in_place:
-            self._check(results, tiles[: self.destinations])
+            self._check(_shapes(results), _shapes(tiles[: self.destinations]))
         return results
 
     def _read_stacked(
@@ -341,14 +369,15 @@ class _Form:
         return write(operands[place], starts, result)
 
     def _check(
-        self, results: Sequence[jax.Array], destinations: Sequence[jax.Array]
+        self, results: Sequence[ShapeAndDtype], destinations: Sequence[ShapeAndDtype]
     ) -> None:
         """Refuses the result of a fresh buffer that is not of the size of the part."""
         for result, part in zip(results, destinations, strict=True):
-            if (result.shape, result.dtype) != (part.shape, part.dtype):
+            if result != part:
+                made, held = (jax.ShapeDtypeStruct(*each) for each in (result, part))
                 given.refuse(
-                    f"{self.base.name}: the result is {given.described(result)} but its part of "
-                    f"the destination is {given.described(part)}"
+                    f"{self.base.name}: the result is {given.described(made)} but its part of "
+                    f"the destination is {given.described(held)}"
                 )
 
     def _read(self, operands: Sequence[jax.Array], place: int) -> jax.Array:
@@ -412,6 +441,10 @@ class _Form:
             results = result_shapes(self.base, operands, params)
         made = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in results]
         return moved_bytes(self.base, operands, made)
+
+
+def _shapes(arrays: Sequence[jax.Array]) -> list[ShapeAndDtype]:
+    return [(array.shape, array.dtype) for array in arrays]
 
 
 # --- what was just written ---

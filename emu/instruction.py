@@ -43,6 +43,10 @@ R = TypeVar("R")
 
 Stacked: TypeAlias = Callable[..., list[jax.Array]]
 """`(size, is_stacked, operands, params)` to results `[size, ...]`, each operand stacked or not."""
+ShapeRule: TypeAlias = Callable[
+    [Sequence[ShapeAndDtype], Mapping[str, Any]], list[ShapeAndDtype]
+]
+"""`(operands, params)` to results, where these follow without tracing what is computed."""
 ArrivalRule: TypeAlias = Callable[..., tuple[np.ndarray, np.ndarray]]
 
 
@@ -143,7 +147,8 @@ class Instruction(Generic[P, R]):
     Operands are given by position, parameters by name.
 
     One on parts of its operands (`emu.boxes`) has the instruction it is made of as `base` and says
-    in `parts` which they are; `stacked` is its meaning on several cores that take the same parts.
+    in `parts` which they are; `stacked` is its meaning on several cores that take the same parts,
+    and `shapes` says its results' shapes.
     """
 
     name: str
@@ -163,6 +168,7 @@ class Instruction(Generic[P, R]):
     base: "Instruction[..., Any] | None" = None
     parts: tuple[Part, ...] = ()
     stacked: Stacked | None = None
+    shapes: ShapeRule | None = None
 
     def __call__(self, *operands: P.args, **params: P.kwargs) -> R:
         arrays = self._checked(operands)
@@ -441,19 +447,36 @@ def _abstract_eval(
     inst: Instruction, *avals: ShapedArray, **params: Any
 ) -> list[ShapedArray]:
     operands = tuple((aval.shape, aval.dtype) for aval in avals)
+    shapes = checked_shapes(inst, operands, params)
+    return [jx.result_aval(shape, dtype, avals) for shape, dtype in shapes]
+
+
+def checked_shapes(
+    inst: Instruction[..., Any],
+    operands: tuple[ShapeAndDtype, ...],
+    params: Mapping[str, Any],
+) -> list[ShapeAndDtype]:
+    """Shapes and dtypes of an instruction's results on one core.
+
+    Raises:
+      WrongShape: its operands do not go together.
+      LimitExceeded: a result is not of the size of the tile it takes over.
+    """
     if inst.across:
         # Its meaning takes stacked operands, so it cannot say the shapes of one core's results.
         shapes = list(operands[: inst.destinations])
+    elif inst.shapes is not None:
+        shapes = inst.shapes(operands, params)
     else:
         try:
             shapes = _traced(inst, operands, tuple(sorted(params.items()))).results
         except (TypeError, ValueError) as error:
-            raise _wrong_shape(inst, avals, error) from None
+            raise _wrong_shape(inst, operands, error) from None
     # A result takes over its destination's buffer: of another size it would be held, and counted,
     # in bytes that are not its own.
     if inst.in_place:
         _check_destinations(inst, shapes, operands)
-    return [jx.result_aval(shape, dtype, avals) for shape, dtype in shapes]
+    return shapes
 
 
 def _check_destinations(
@@ -478,10 +501,10 @@ def _described(tile: ShapeAndDtype) -> str:
 
 
 def _wrong_shape(
-    inst: Instruction, avals: Sequence[ShapedArray], why: Exception
+    inst: Instruction, operands: Sequence[ShapeAndDtype], why: Exception
 ) -> WrongShape:
     """Names the kernel's own tiles, where JAX names shapes inside the instruction's meaning."""
-    tiles = [_described((aval.shape, aval.dtype)) for aval in avals]
+    tiles = list(map(_described, operands))
     destinations, sources = tiles[: inst.destinations], tiles[inst.destinations :]
     taken = ""
     if sources:
