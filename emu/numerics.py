@@ -21,6 +21,7 @@ from emu.annotations import DType
 ROUNDED = "rounded"  # what a jaxpr calls the function of this name
 GROUP = 32  # elements that share a scale
 SCALE_NAN = 255
+MANTISSA_BITS = 23  # of float32
 FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)  # by code; bit 3 is the sign
 
 
@@ -32,9 +33,9 @@ def cast(x: jax.Array, dtype: DType) -> jax.Array:
         return x.astype(dtype)
     # A plain cast makes NaN of 1e6 in E4M3 and infinity in E5M2; clipped first, it is 448
     # or 57,344. NaN passes the clip as NaN.
-    largest = jnp.float32(jnp.finfo(dtype).max)
+    largest = float(jnp.finfo(dtype).max)
     wide = x.astype(jnp.float32)
-    return jnp.clip(wide, -largest, largest).astype(dtype)
+    return lax.min(lax.max(wide, -largest), largest).astype(dtype)
 
 
 @jax.jit
@@ -94,8 +95,8 @@ def _with_nan(
 ) -> jax.Array:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         return found
-    has_nan = jnp.any(jnp.isnan(x), axis, keepdims=keepdims)
-    return jnp.where(has_nan, jnp.asarray(jnp.nan, x.dtype), found)
+    has_nan = jnp.any(lax.ne(x, x), axis, keepdims=keepdims)
+    return lax.select(has_nan, lax.full_like(found, math.nan), found)
 
 
 def mx_quantize(
@@ -121,24 +122,28 @@ def mx_quantize(
       Elements `dtype[..., group, 32]` and scales `uint8[..., group]`.
     """
     wide = x.astype(jnp.float32)
-    highest = largest(jnp.abs(wide), -1)
+    highest = largest(lax.abs(wide), -1)
     # The float's own exponent bits, without a sign: biased by 127, like the scale.
     bits = lax.bitcast_convert_type(highest, jnp.int32)
-    exponent = bits >> 23
+    exponent = lax.shift_right_arithmetic(bits, MANTISSA_BITS)
     # Both biased by 127, so the bias stays: 129 (of 5.0) - 8 is 121, which stands for 2**-6.
     unclipped = exponent - _exponent_of_largest(dtype) + headroom
-    scale = jnp.clip(unclipped, 0, SCALE_NAN - 1)
-    finite = exponent < 255
+    scale = lax.min(lax.max(unclipped, 0), SCALE_NAN - 1)
+    finite = lax.lt(exponent, 255)
     # The inverse scale is a normal float32 for every finite group, so the product is exact.
     # The largest finite exponent, 254, in MXFP4 (whose 6 has exponent 2) with headroom 1 gives the
     # scale 254 - 2 + 1 = 253. Above that is only NaN.
-    inverse_exponent = 254 - jnp.minimum(scale, 253)
-    inverse = lax.bitcast_convert_type(inverse_exponent << 23, jnp.float32)
+    inverse = _power_of_two(127 - lax.min(scale, 253))
     # Beside a scale of NaN the elements do not count; zeros keep them from depending on a cast.
-    kept = jnp.where(finite[..., None], wide, 0)
-    elements = cast(kept * inverse[..., None], dtype)
-    scales = jnp.where(finite, scale, SCALE_NAN)
+    kept = lax.select(_of_each(finite, wide), wide, lax.full_like(wide, 0))
+    elements = cast(kept * _of_each(inverse, wide), dtype)
+    scales = lax.select(finite, scale, lax.full_like(scale, SCALE_NAN))
     return elements, scales.astype(jnp.uint8)
+
+
+def _of_each(of_groups: jax.Array, elements: jax.Array) -> jax.Array:
+    """What groups have, `[...]`, for each of their elements, `[..., 32]`."""
+    return lax.broadcast_in_dim(of_groups, elements.shape, range(of_groups.ndim))
 
 
 def mx_dequantize(elements: jax.Array, scale: jax.Array) -> jax.Array:
@@ -151,19 +156,21 @@ def mx_dequantize(elements: jax.Array, scale: jax.Array) -> jax.Array:
       elements: `[..., group, 32]` in any element format.
       scale: `uint8[..., group]`.
     """
-    exponent = scale.astype(jnp.int32) - 127
-    # Floor division: -127 is -64 and -63, both of them normal exponents of float32.
-    first = exponent // 2
-    second = exponent - first
+    exponent = lax.sub(scale.astype(jnp.int32), 127)
+    # Rounded down: -127 is -64 and -63, both of them normal exponents of float32.
+    first = lax.shift_right_arithmetic(exponent, 1)
+    second = lax.sub(exponent, first)
     value = elements.astype(jnp.float32)
     for half in (first, second):
-        value = value * _power_of_two(half)[..., None]
-    return jnp.where((scale == SCALE_NAN)[..., None], jnp.nan, value)
+        value = value * _of_each(_power_of_two(half), value)
+    is_nan = _of_each(lax.eq(scale, np.uint8(SCALE_NAN)), value)
+    return lax.select(is_nan, lax.full_like(value, math.nan), value)
 
 
 def _power_of_two(exponent: jax.Array) -> jax.Array:
     """`2.0**exponent` in float32, from -126 to 127: the exponent's own bits."""
-    return lax.bitcast_convert_type((exponent + 127) << 23, jnp.float32)
+    bits = lax.shift_left(lax.add(exponent, 127), MANTISSA_BITS)
+    return lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def scale_value(scale: jax.Array) -> jax.Array:

@@ -258,9 +258,10 @@ class Program:
           OutOfMemory: a space's peak exceeds the device's capacity.
         """
         checks.check_device(device)
-        body, _ = self.trace(args)
-        rules.check_machine(body, device)
-        return memory.peaks(body, device)
+        with uncollected():
+            body, _ = self.trace(args)
+            rules.check_machine(body, device)
+            return memory.peaks(body, device)
 
     def placed(self, *args: Any) -> list[list[tuple[int, Spec]]]:
         """Of each argument its arrays: bytes on one core, and along which axes they are dealt out.

@@ -19,8 +19,9 @@ of bytes that holds it, so they always fit together (`emu.datasheet.packed_bytes
 import collections
 import dataclasses
 import itertools
+import weakref
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from emu.datasheet import Device, Packing
 from emu.errors import OutOfMemory
@@ -63,12 +64,16 @@ Storages: TypeAlias = Sequence[Storage | None]
 """The buffer of each of several values; None for those in no memory, such as loop indices."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Peak:
-    """The most bytes of a space in use at once, and the kernel's line at which that is reached."""
+class Peak(NamedTuple):
+    """The most bytes of a space in use at once, and the equation at which that is reached."""
 
     nbytes: int = 0
-    line: str = ""
+    eqn: jx.Equation | None = None
+
+    @property
+    def line(self) -> str:
+        """The kernel's, or `arguments`; to find it takes longer than all else that is done here."""
+        return "arguments" if self.eqn is None else jx.location(self.eqn)
 
 
 Banks: TypeAlias = frozenset[int]
@@ -89,6 +94,11 @@ class Inside:
     )
     shared: dict[Bank, Peak] = dataclasses.field(default_factory=dict[Bank, Peak])
 
+    @property
+    def is_any(self) -> bool:
+        """Whether there are such buffers."""
+        return bool(self.own or self.shared)
+
     def include(self, other: "Inside") -> None:
         """Raises every peak to that of `other`."""
         for key, found in other.own.items():
@@ -99,6 +109,11 @@ class Inside:
 
 Results: TypeAlias = tuple[Storages, Inside]
 """Of a body or an equation: the buffers of its results, and its inside."""
+
+_FOUND: weakref.WeakKeyDictionary[jx.Body, list[tuple[object, Peaks]]] = (
+    weakref.WeakKeyDictionary()
+)
+"""Of a program that fits the memories of a machine, what it needs: each reading asks again."""
 
 
 def peaks(body: jx.Body, device: Device) -> Peaks:
@@ -112,6 +127,18 @@ def peaks(body: jx.Body, device: Device) -> Peaks:
       OutOfMemory: a peak exceeds the device's capacity; names the space, the figures and the line
         at which the peak is reached.
     """
+    # All that is asked of a machine.
+    memories = device.home, device.capacity_bytes, device.partitioned
+    known = _FOUND.setdefault(body, [])
+    for others, found in known:
+        if others == memories:
+            return dict(found)
+    found = _peaks(body, device)
+    known.append((memories, found))
+    return dict(found)
+
+
+def _peaks(body: jx.Body, device: Device) -> Peaks:
     arguments = [Storage(device.home, _nbytes(atom.aval)) for atom in body.invars]
     _, inside = _body(device, body, arguments)
     for bank, found in inside.shared.items():
@@ -121,11 +148,11 @@ def peaks(body: jx.Body, device: Device) -> Peaks:
         # Peaks are kept by set of banks because the most of all else need not be the most in total:
         # 6 banks' worth beside bank 0 is 7, and 5 beside banks 0, 1 and 2 is 8.
         taken = len(banks) * _bank_nbytes(device, space) if banks else 0
-        _raise_to(needed, space, Peak(found.nbytes + taken, found.line))
+        _raise_to(needed, space, Peak(found.nbytes + taken, found.eqn))
     # Arguments and constants stay in the home space from the first instruction to the last.
     held = sum(_nbytes(atom.aval) for atom in (*body.invars, *body.constvars))
-    made = needed.get(device.home, Peak(line="arguments"))
-    needed[device.home] = Peak(made.nbytes + held, made.line)
+    made = needed.get(device.home, Peak())
+    needed[device.home] = Peak(made.nbytes + held, made.eqn)
     for space, peak in needed.items():
         allowed = device.capacity_bytes.get(space)
         if allowed is not None and peak.nbytes > allowed:
@@ -240,10 +267,11 @@ def _sweep(
     peak = Inside()
     for number, eqn in enumerate(body.eqns):
         # Before its results are taken: those that an inner body made are in its own peak already.
-        peak.include(live.around(inner[number]))
+        if inner[number].is_any:
+            peak.include(live.around(inner[number]))
         for each in made[number]:
             live.take(each)
-            peak.include(live.now(each, jx.location(eqn)))
+            peak.include(live.now(each, eqn))
         # Operands go after the results have come: while the equation runs both are there.
         for each in freed[number]:
             live.give_back(each)
@@ -283,12 +311,12 @@ class Live:
             if where == space and nbytes
         )
 
-    def now(self, storage: Storage, line: str) -> Inside:
-        """What is in use of a buffer's space, and of its bank, at a line."""
+    def now(self, storage: Storage, eqn: jx.Equation) -> Inside:
+        """What is in use of a buffer's space, and of its bank, at an equation."""
         space, bank = storage.space, storage.bank
-        now = Inside({(space, self.banks(space)): Peak(self.own[space], line)})
+        now = Inside({(space, self.banks(space)): Peak(self.own[space], eqn)})
         if bank is not None:
-            now.shared[bank] = Peak(self.shared[bank], line)
+            now.shared[bank] = Peak(self.shared[bank], eqn)
         return now
 
     def around(self, inner: Inside) -> Inside:
@@ -298,9 +326,9 @@ class Live:
             # A set, so that a bank which is named inside and around as well is counted once.
             both = space, banks | self.banks(space)
             nbytes = self.own[space] + found.nbytes
-            _raise_to(around.own, both, Peak(nbytes, found.line))
+            _raise_to(around.own, both, Peak(nbytes, found.eqn))
         for bank, found in inner.shared.items():
-            around.shared[bank] = Peak(self.shared[bank] + found.nbytes, found.line)
+            around.shared[bank] = Peak(self.shared[bank] + found.nbytes, found.eqn)
         return around
 
 
@@ -373,7 +401,7 @@ def _scan(device: Device, eqn: jx.Equation, operands: Storages) -> Results:
     around = live.around(inside)
     # A body that makes nothing inside has no peak that the stacks could have been added to.
     for stack in _distinct(stacks):
-        around.include(live.now(stack, jx.location(eqn)))
+        around.include(live.now(stack, eqn))
     # The ring ends with its loop; the one buffer that the carry takes out of it goes on.
     kept = [each if each is None or each in operands else each.one() for each in carry]
     return [*_adopt(kept, operands), *stacks], around
