@@ -99,6 +99,7 @@ LONGEST = (
     "test_own_kernels.py",
     "test_context_poison.py",
     "test_cli.py",
+    "test_instruction_list.py",
 )
 
 
