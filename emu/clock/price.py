@@ -327,6 +327,8 @@ def _ticks(cycles: float | np.ndarray, ticks_per_cycle: int) -> PerCore:
     if isinstance(cycles, np.ndarray) and cycles.size == 1:
         cycles = cycles.item()
     if isinstance(cycles, np.ndarray):
+        if cycles.dtype.kind in "iu":
+            return cycles.astype(np.int64) * ticks_per_cycle
         exact = cycles.astype(np.float64) * ticks_per_cycle
         whole = np.ceil(np.round(exact, 6))
         return whole.astype(np.int64)
