@@ -38,7 +38,7 @@ def show(placed: Placed, console: Console) -> None:
     users = f" for each of {plan.users:,} users" if plan.users > 1 else ""
     table = Table(
         title=f"{placed.name} in {placed.held}, a context of {placed.context:,} tokens{users}, on "
-        f"{plan.wafers} WSE-3",
+        f"{plan.wafers} WSE-3{', regions turned' if plan.turned else ''}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
@@ -129,6 +129,7 @@ def figures(placed: Placed) -> Figures:
         "users": placed.plan.users,
         "held": placed.held,
         "grid": placed.plan.grid,
+        "turned": placed.plan.turned,
         "token_s": dict(placed.seconds),
         "token_without_host_s": dict(placed.wafer_seconds),
         "stages": {stage.name: stage.cycles for stage in placed.stages},

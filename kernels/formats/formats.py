@@ -2,6 +2,7 @@
 scale."""
 
 import dataclasses
+import functools
 import math
 
 import jax.numpy as jnp
@@ -35,7 +36,7 @@ class Format:
         """Whether elements are codes that stand for numbers only with their scales."""
         return self.block is not None
 
-    @property
+    @functools.cached_property
     def element_bits(self) -> int:
         """Bits of one element: 4 of int4 and of MXFP4."""
         if self.element == "int8":

@@ -59,6 +59,11 @@ class Rect:
         """The first column to the east of it."""
         return self.x + self.width
 
+    @property
+    def turned(self) -> "Rect":
+        """The same with rows and columns of the wafer changed for each other."""
+        return Rect(self.y, self.x, self.height, self.width)
+
 
 def gap_hops(behind: Rect, ahead: Rect) -> int:
     """Hops from row i of one region to row i of the other, besides the one across the boundary."""

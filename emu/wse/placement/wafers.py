@@ -6,6 +6,10 @@ takes three. So there are three wafers, cut as evenly as they allow:
     wafer 0   0 1 2
     wafer 1   3 4 5
     wafer 2   6 head
+
+A wafer is higher than it is wide. Where regions are turned, with their rows side by side from west
+to east and bands that run south and north by turns, others of them go into one: 1,170 x 755 PEs
+have room for four regions of 720 rows and 256 columns turned, and for two upright.
 """
 
 import dataclasses
@@ -22,13 +26,16 @@ class Ground:
     """What regions are laid on: wafers of one size, and regions of one height.
 
     Attributes:
-      width, height: of a wafer, in PEs.
+      width: of a wafer along the regions' columns, in PEs.
+      height: along their rows.
       rows: of every region.
+      turned: whether the regions' rows lie side by side from west to east.
     """
 
     width: int
     height: int
     rows: int
+    turned: bool = False
 
     @property
     def bands(self) -> int:
@@ -51,12 +58,14 @@ class FloorPlan:
       of_wafers: the wafer of each, from 0 on, in order too.
       head: of embedding and output head.
       head_wafer: its wafer, the last one.
+      turned: whether all regions are turned: their rows are columns of the wafer.
     """
 
     regions: tuple[Rect, ...]
     of_wafers: tuple[int, ...]
     head: Rect
     head_wafer: int
+    turned: bool = False
 
     @property
     def wafers(self) -> int:
@@ -146,9 +155,11 @@ def _laid(ground: Ground, widths: Sequence[int], parts: Sequence[int]) -> FloorP
         regions += snake(ground.width, ground.rows, widths[first : first + count])
         of_wafers += [wafer] * count
         first += count
+    if ground.turned:
+        regions = [region.turned for region in regions]
     *layers, head = regions
     *of_layers, head_wafer = of_wafers
-    return FloorPlan(tuple(layers), tuple(of_layers), head, head_wafer)
+    return FloorPlan(tuple(layers), tuple(of_layers), head, head_wafer, ground.turned)
 
 
 __all__ = [

@@ -1,18 +1,17 @@
-"""Regions that a model might be placed in: every sensible height and width, and their bytes.
+"""Regions that a layer or the head might be placed in: sensible heights and widths, their bytes.
 
-All regions of a model have one height. Layers whose MLPs differ hold other weights, and may have
-regions of another width: of a model with an MLP in some layers and experts in the others, each of
-both sorts has its own number of columns per key/value head.
+Layers whose MLPs differ hold other weights, and may have regions of another width: of a model with
+an MLP in some layers and experts in the others, each of both sorts has its own number of columns
+per key/value head.
 """
 
+import bisect
 import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 
-from emu.datasheet import Device
 from emu.wse.pe.maps import strides_at_full_width
-from emu.wse.placement.wafers import MOST_WAFERS, Ground, fewest_wafers
 from kernels.wse.decode.demand import Columns, Demand, layer_bytes, layer_map
 from kernels.wse.decode.estimate import head_cycles, layer_cycles
 from kernels.wse.decode.form import DecodeForm
@@ -26,27 +25,6 @@ HEAD_CHOICES = 24
 TOKEN_BYTES = (
     8  # of a token in the head's region: its logit in float32, and what is summed
 )
-
-
-Layers = tuple[LayerMap, ...]
-"""The mapping of each kind of layers."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Regions:
-    """Regions of one height: of each kind of layers, and the head's.
-
-    Attributes:
-      layers: the mapping of each kind.
-      head: of embedding and output head.
-      cycles: of a token, roughly.
-      wafers: the fewest that have room for all.
-    """
-
-    layers: Layers
-    head: HeadMap
-    cycles: float
-    wafers: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,59 +45,129 @@ class Choice:
     def cols(self) -> int:
         return next(iter(self.layers.values())).cols
 
-    def is_beaten_by(self, other: "Choice") -> bool:
-        """Whether another is as good or better in all three ways, and narrower, in one."""
-        mine, others = ((each.cols, each.cycles, each.nbytes) for each in (self, other))
-        return mine != others and all(y <= x for x, y in zip(mine, others, strict=True))
+    @property
+    def merits(self) -> tuple[int, float, int]:
+        """What is better the less of it there is: columns, cycles, bytes."""
+        return self.cols, self.cycles, self.nbytes
 
 
-def candidates(demand: Demand) -> Iterator[Regions]:
-    """Regions whose tables and caches leave room for code, on as many wafers as may be."""
-    heads = HeadChoice(demand)
-    for layers, cycles in layer_candidates(demand):
-        head = heads[layers[0].rows]
-        if head is None:
-            continue
-        widths = [layers[kind].cols for kind in demand.of_layers]
-        wafers = fewest_wafers(ground_of(demand.device, head.rows), widths, head.cols)
-        if wafers is not None and wafers <= (demand.wafers or MOST_WAFERS):
-            total = cycles + head_cycles(head, demand.device)
-            yield Regions(layers, head, total, wafers)
+def layer_candidates(demand: Demand) -> Iterator[tuple[LayerMap, float]]:
+    """Mappings of the only kind whose weights and cache leave room for the code, on any wafer.
 
-
-def ground_of(device: Device, rows: int) -> Ground:
-    """Wafers for regions of that height."""
-    return Ground(device.grid_width, device.grid_height, rows)
-
-
-def layer_candidates(demand: Demand) -> Iterator[tuple[Layers, float]]:
-    """Mappings of all kinds whose weights and caches leave room for the code, on any wafer.
-
-    With each, roughly, the cycles of a token's way through all layers.
+    With each, roughly, the cycles of a token's way through the layer.
     """
+    choices = Choices(demand)
+    for rows in heights(demand):
+        for choice in choices.of(rows, 0, demand.device.grid_width):
+            yield choice.layers[0], choice.cycles
+
+
+def heights(demand: Demand) -> range:
+    """Rows that regions may have."""
     most = min(demand.model.hidden_size, demand.device.grid_height)
     step = max(1, most // ROW_CHOICES)
-    widths = range(max(demand.widths) + 1)
-    columns = [columns_of_width(demand, width) for width in widths]
-    needed = [_bytes_of_width(demand, width) for width in widths]
-    room = demand.device.sram_bytes - demand.device.code_bytes
-    for rows in range(step, most + 1, step):
-        choices = []
-        for width in widths:
-            # Of most regions it is clear at once: one of DeepSeek-V3's layers is 23 GB.
-            hopeful = [
-                each
-                for each in columns[width]
-                if needed[width] <= rows * math.prod(each) * room
-            ]
-            found = [choice_of(demand, width, rows, each) for each in hopeful]
-            choices.append(_best([choice for choice in found if choice is not None]))
-        for chosen in itertools.product(*choices):
-            layers: dict[int, LayerMap] = {}
-            for choice in chosen:
-                layers |= choice.layers
-            in_order = tuple(layers[kind] for kind in range(len(demand.kinds)))
-            yield in_order, sum(choice.cycles for choice in chosen)
+    return range(step, most + 1, step)
+
+
+class Choices:
+    """Regions for the kinds of each width, worked out when first asked for.
+
+    Bytes take a fifth of the time that cycles take, and most regions are out by their bytes or by
+    how wide they are.
+    """
+
+    def __init__(self, demand: Demand):
+        self.demand = demand
+        most = max(demand.device.grid_width, demand.device.grid_height)
+        widths = range(max(demand.widths) + 1)
+        self._columns = [
+            sorted(columns_of_width(demand, width, most), key=math.prod)
+            for width in widths
+        ]
+        self._needed = [_bytes_of_width(demand, width) for width in widths]
+        self._forms = [_forms_of_width(demand, width) for width in widths]
+        self._fitting: dict[tuple[int, int, Columns], Fitting | None] = {}
+        self._choices: dict[tuple[int, int, Columns], Choice] = {}
+
+    def hopeful(self, rows: int, width: int) -> list[Columns]:
+        """Columns on which so many rows have enough bytes without padding, the fewest first.
+
+        Of most regions it is clear at once: one of DeepSeek-V3's layers is 23 GB.
+        """
+        room = self.demand.device.sram_bytes - self.demand.device.code_bytes
+        least = -(-self._needed[width] // (rows * room))
+        columns = self._columns[width]
+        return columns[bisect.bisect_left(columns, least, key=math.prod) :]
+
+    def narrowest(self, rows: int, width: int) -> int | None:
+        """The fewest columns on which all kinds of a width have room; None: none has."""
+        for columns in self.hopeful(rows, width):
+            if self._fit(rows, width, columns) is not None:
+                return math.prod(columns)
+        return None
+
+    def of(self, rows: int, width: int, most: int) -> list[Choice]:
+        """Of at most so many columns, those that no other beats.
+
+        Narrower, faster or with more room left.
+        """
+        found = []
+        for columns in self.hopeful(rows, width):
+            if math.prod(columns) > most:
+                break
+            if self._fit(rows, width, columns) is not None:
+                found.append(self._choice(rows, width, columns))
+        return _best(found)
+
+    def _fit(self, rows: int, width: int, columns: Columns) -> "Fitting | None":
+        key = rows, width, columns
+        if key not in self._fitting:
+            self._fitting[key] = self._fitting_maps(rows, width, columns)
+        return self._fitting[key]
+
+    def drop(self, width: int, layer: LayerMap) -> None:
+        """Takes out a region, on which a kind of that width has turned out to have no room."""
+        self._fitting[layer.rows, width, (layer.kv_heads, layer.parts)] = None
+
+    def _fitting_maps(
+        self, rows: int, width: int, columns: Columns
+    ) -> "Fitting | None":
+        # Kinds differ by variants more than by forms.
+        maps: Fitting = {}
+        for form in self._forms[width]:
+            fitting = fitting_map(self.demand, form, rows, columns)
+            if fitting is None:
+                return None
+            maps[form] = fitting
+        return maps
+
+    def _choice(self, rows: int, width: int, columns: Columns) -> Choice:
+        key = rows, width, columns
+        if key not in self._choices:
+            maps = self._fit(rows, width, columns)
+            assert maps is not None
+            self._choices[key] = choice_of(self.demand, width, maps)
+        return self._choices[key]
+
+
+Fitting = dict[DecodeForm, tuple[LayerMap, int]]
+"""The mapping of layers of each form, and the bytes of its fullest PE, at the least."""
+
+
+def _best(choices: list[Choice]) -> list[Choice]:
+    """Those that no other beats: as good or better in all merits, and better in one."""
+    best: list[Choice] = []
+    # What beats another comes before it in the order of their merits.
+    for choice in sorted(choices, key=lambda choice: choice.merits):
+        columns, cycles, nbytes = choice.merits
+        if not any(
+            other.cycles <= cycles
+            and other.nbytes <= nbytes
+            and other.merits != (columns, cycles, nbytes)
+            for other in best
+        ):
+            best.append(choice)
+    return best
 
 
 def _bytes_of_width(demand: Demand, width: int) -> int:
@@ -128,22 +176,22 @@ def _bytes_of_width(demand: Demand, width: int) -> int:
     return max(layer_bytes(demand, kind.form) for kind, x in own if x == width)
 
 
-def choice_of(demand: Demand, width: int, rows: int, columns: Columns) -> Choice | None:
-    """Regions of that size for the kinds of a width, or None where one has no room on them."""
+def _forms_of_width(demand: Demand, width: int) -> list[DecodeForm]:
+    """What the kinds of a width compute, each once."""
+    own = zip(demand.kinds, demand.widths, strict=True)
+    return list(dict.fromkeys(kind.form for kind, number in own if number == width))
+
+
+def choice_of(demand: Demand, width: int, maps: Fitting) -> Choice:
+    """The kinds of a width on such regions."""
     layers: dict[int, LayerMap] = {}
-    of_forms: dict[DecodeForm, tuple[LayerMap, int] | None] = {}
+    of_forms = {form: layer_cycles(maps[form][0], demand.device) for form in maps}
     cycles, most = 0.0, 0
     for number, kind in enumerate(demand.kinds):
         if demand.widths[number] != width:
             continue
-        # Kinds differ by variants more than by forms.
-        if kind.form not in of_forms:
-            of_forms[kind.form] = fitting_map(demand, kind.form, rows, columns)
-        fitting = of_forms[kind.form]
-        if fitting is None:
-            return None
-        layer, nbytes = fitting
-        each = layer_cycles(layer, demand.device)
+        layer, nbytes = maps[kind.form]
+        each = of_forms[kind.form]
         if kind.variant is not None:
             each += kind.variant.own_cycles(layer, demand.device)
         layers[number] = layer
@@ -152,20 +200,9 @@ def choice_of(demand: Demand, width: int, rows: int, columns: Columns) -> Choice
     return Choice(layers, cycles, most)
 
 
-def _best(choices: Sequence[Choice]) -> list[Choice]:
-    """Those that no other beats: narrower, faster or with more room left."""
-    return [
-        choice
-        for choice in choices
-        if not any(choice.is_beaten_by(other) for other in choices)
-    ]
-
-
-def columns_of_width(demand: Demand, width: int) -> list[Columns]:
-    """Columns that kinds of that width may have, on a wafer at all."""
-    model, most = demand.model, demand.device.grid_width
-    own = zip(demand.kinds, demand.widths, strict=True)
-    forms = [kind.form for kind, number in own if number == width]
+def columns_of_width(demand: Demand, width: int, most: int) -> list[Columns]:
+    """Columns that kinds of that width may have, of at most so many."""
+    model, forms = demand.model, _forms_of_width(demand, width)
     groups = [model.num_key_value_heads]
     if any(form.latent is not None for form in forms):
         groups = groups_of(model.num_attention_heads)
@@ -219,21 +256,11 @@ def least_bytes(layer: LayerMap, demand: Demand) -> int:
     return resident + layer.least_buffer_bytes() + demand.device.code_bytes
 
 
-class HeadChoice(dict[int, HeadMap | None]):
-    """The best head region for each height, worked out when first asked for."""
+def heads_of(demand: Demand, rows: int) -> list[tuple[HeadMap, float]]:
+    """Head regions of a given height with room for the tables, and their estimated cycles.
 
-    def __init__(self, demand: Demand):
-        super().__init__()
-        self.demand = demand
-
-    def __missing__(self, rows: int) -> HeadMap | None:
-        # Many layer mappings have one height, and all of them need the same head region.
-        self[rows] = best_head(self.demand, rows)
-        return self[rows]
-
-
-def best_head(demand: Demand, rows: int) -> HeadMap | None:
-    """The head region of a given height with the fewest estimated cycles, or None."""
+    The quickest first.
+    """
     model = demand.model
     device = demand.device
     room = device.sram_bytes - device.code_bytes
@@ -256,20 +283,18 @@ def best_head(demand: Demand, rows: int) -> HeadMap | None:
         )
         tables = demand.tables * head.table_bytes()
         if tables + TOKEN_BYTES * head.tokens < room:
-            fitting.append(head)
-    return min(fitting, key=lambda head: head_cycles(head, device), default=None)
+            fitting.append((head, head_cycles(head, device)))
+    return sorted(fitting, key=lambda found: found[1])
 
 
 __all__ = [
     "Choice",
-    "HeadChoice",
-    "Layers",
-    "Regions",
-    "candidates",
+    "Choices",
     "choice_of",
     "columns_of_width",
     "fitting_map",
-    "ground_of",
+    "heads_of",
+    "heights",
     "layer_candidates",
     "least_bytes",
 ]

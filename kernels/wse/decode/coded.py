@@ -13,6 +13,7 @@ Where a tile holds its matrix turned, as that by which a query's features meet l
 rows has scales of its own, which are factors of `x` then: one for each row and block of columns.
 """
 
+import collections
 from collections.abc import Iterator
 
 import jax.numpy as jnp
@@ -209,21 +210,26 @@ def matrix_cycles(
     down, across = tile.scales(held)
     first_scaled = scales_codes(tile, held, dtype)
     gone_through = (tile.rows, alike) if first_scaled else (alike, 1)
-    total = 0.0
-    for _, count in pieces(tile, *gone_through):
+
+    def piece_cycles(count: int) -> float:
         n = count * columns
-        total += _widening_cycles(tile, held, nbytes, count, device)
-        total += float(map_cycles(device, count, columns, kind))
+        cycles = _widening_cycles(tile, held, nbytes, count, device)
+        cycles += float(map_cycles(device, count, columns, kind))
         if first_scaled:
             blocks = count // alike
             pairs = blocks * (columns // 2 + 1)
-            total += float(
+            cycles += float(
                 widen_cycles(device, SCALES, nbytes, pairs, blocks * columns)
             )
             operations = 1 if alike == 1 else blocks
             of_numbers = HALF if nbytes == 2 else SINGLE
             each = vector_cycles(device, n // operations, of_numbers)
-            total += operations * float(each)
+            cycles += operations * float(each)
+        return cycles
+
+    # Pieces are alike but for the last one, and planning asks for thousands of tiles.
+    counts = collections.Counter(count for _, count in pieces(tile, *gone_through))
+    total = sum(times * piece_cycles(count) for count, times in counts.items())
     if first_scaled:
         return total
     total += _scaling_cycles(across, columns, held, device)
@@ -254,9 +260,11 @@ def _turned_cycles(tile: MatrixTile, held: Format, dtype: str, device: Device) -
     if held.scale == POWER_OF_TWO:
         n, pairs = tile.rows * blocks, tile.rows * (blocks // 2 + 1)
         total += float(widen_cycles(device, SCALES, 4, pairs, n))
-    for _, count in pieces(tile, tile.rows):
-        total += _widening_cycles(tile, held, nbytes, count, device)
-        total += blocks * float(map_cycles(device, count, alike, kind))
+    counts = collections.Counter(count for _, count in pieces(tile, tile.rows))
+    for count, times in counts.items():
+        each = _widening_cycles(tile, held, nbytes, count, device)
+        each += blocks * float(map_cycles(device, count, alike, kind))
+        total += times * each
     return total
 
 

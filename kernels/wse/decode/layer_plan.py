@@ -77,7 +77,7 @@ def fastest(demand: Demand) -> PlacedKind | None:
     """The demand's only kind of layers on the fastest region that has room; None: none has."""
     (kind,) = demand.kinds
     # Counting a PE's bytes traces its program, so the fastest by estimate are counted first.
-    for (layer,), _ in sorted(layer_candidates(demand), key=lambda found: found[1]):
+    for layer, _ in sorted(layer_candidates(demand), key=lambda found: found[1]):
         placed = place_kind(kind, layer, demand.device)
         if placed is not None:
             return placed

@@ -58,12 +58,7 @@ class Counted:
 
     def layer(self, kind: LayerKind, layer: LayerMap, users: int) -> PlacedKind | None:
         """A kind of layers on its region, or None where a PE's bytes do not fit."""
-        if kind.variant is None:
-            # A whole number of rows: as many slots.
-            context = layer.rows * -(-layer.context // layer.rows)
-            key = kind, dataclasses.replace(layer, context=context)
-        else:
-            key = kind, layer
+        key = _key(kind, layer)
         if key not in self._layers:
             self._layers[key] = place_kind(kind, layer, self.device)
         placed = self._layers[key]
@@ -73,12 +68,29 @@ class Counted:
         placed = dataclasses.replace(placed, map=own)
         return placed.for_users(users, self.device)
 
+    def is_out(self, kind: LayerKind, layer: LayerMap, users: int) -> bool:
+        """Whether it has been counted by now that a PE's bytes do not fit."""
+        key = _key(kind, layer)
+        if key not in self._layers:
+            return False
+        placed = self._layers[key]
+        return placed is None or placed.for_users(users, self.device) is None
+
     def head(self, head: HeadMap, tables: int) -> Bytes | None:
         """Bytes of a PE of the head's region with one table or two; None if too many."""
         key = head, tables
         if key not in self._heads:
             self._heads[key] = head_figures(head, tables, self.device)
         return self._heads[key]
+
+
+def _key(kind: LayerKind, layer: LayerMap) -> tuple[LayerKind, LayerMap]:
+    """What a layer's bytes depend on."""
+    if kind.variant is not None:
+        return kind, layer
+    # A whole number of rows: as many slots.
+    context = layer.rows * -(-layer.context // layer.rows)
+    return kind, dataclasses.replace(layer, context=context)
 
 
 def place_kind(kind: LayerKind, layer: LayerMap, device: Device) -> PlacedKind | None:

@@ -11,11 +11,11 @@ from emu.wse.placement.regions import Rect, gap_hops
 from emu.wse.placement.wafers import MOST_WAFERS, FloorPlan, floor_plan
 from kernels.refusal import refuse
 from kernels.wse.decode import sizes
-from kernels.wse.decode.candidates import Regions, candidates, ground_of
 from kernels.wse.decode.demand import Demand, EndsForm, LayerKind, ModelSizes
 from kernels.wse.decode.held import WIDE, Held
 from kernels.wse.decode.limits import Limits, refusal
 from kernels.wse.decode.mapping import HeadMap
+from kernels.wse.decode.packing import Regions, candidates
 from kernels.wse.decode.pe_bytes import Bytes, Counted, PlacedKind
 
 
@@ -62,6 +62,11 @@ class WaferPlan:
         return tuple(self.kinds[kind] for kind in self.of_layers)
 
     @property
+    def turned(self) -> bool:
+        """Whether regions' rows lie side by side from west to east."""
+        return self.floor.turned
+
+    @property
     def wafers(self) -> int:
         """How many there are."""
         return self.floor.wafers
@@ -104,14 +109,18 @@ class WaferPlan:
         regions = (self.head_region, *self.regions, self.head_region)
         wafers = (self.head_wafer, *self.of_wafers, self.head_wafer)
         width, _ = self.grid
+        turned = self.turned
         ways = []
         for (behind, a), (ahead, b) in itertools.pairwise(
             zip(regions, wafers, strict=True)
         ):
-            if a == b:
-                ways.append(Way(gap_hops(behind, ahead), crosses=False))
+            if a != b:
+                hops = crossing_hops(behind, ahead, width, turned)
+            elif turned:
+                hops = gap_hops(behind.turned, ahead.turned)
             else:
-                ways.append(Way(crossing_hops(behind, ahead, width), crosses=True))
+                hops = gap_hops(behind, ahead)
+            ways.append(Way(hops, crosses=a != b))
         return tuple(ways)
 
 
@@ -183,11 +192,7 @@ def fastest(demand: Demand, counted: Counted) -> WaferPlan | None:
 
     # Counting a PE's bytes traces its programs, so the best by estimate are counted first, until
     # one fits.
-    def order(regions: Regions) -> tuple[int, float]:
-        fewest = regions.wafers if demand.wafers is None else 0
-        return fewest, regions.cycles
-
-    for regions in sorted(candidates(demand), key=order):
+    for regions in candidates(demand, counted):
         plan = place(regions, demand, counted)
         if plan is not None:
             return plan
@@ -208,8 +213,8 @@ def place(regions: Regions, demand: Demand, counted: Counted) -> WaferPlan | Non
         kinds[number] = placed_kind
     head_bytes = counted.head(head, demand.tables)
     widths = [regions.layers[kind].cols for kind in demand.of_layers]
-    ground = ground_of(device, head.rows)
-    floor = floor_plan(ground, widths, head.cols, demand.wafers or regions.wafers)
+    wafers = demand.wafers or regions.wafers
+    floor = floor_plan(regions.ground, widths, head.cols, wafers)
     if floor is None or head_bytes is None:
         return None
     return WaferPlan(

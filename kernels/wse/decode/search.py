@@ -134,14 +134,14 @@ def inputs_of(demand: Demand, most: int) -> Inputs:
     }
 
 
-Ordered = list[tuple[tuple[LayerMap, ...], float]]
+Ordered = list[tuple[LayerMap, float]]
 
 
 def _tried(demand: Demand, ordered: Ordered, most: int) -> list[Tried]:
     """The clocks of the first that fit."""
     (kind,), device = demand.kinds, demand.device
     tried: list[Tried] = []
-    for (layer,), estimated in ordered:
+    for layer, estimated in ordered:
         if len(tried) == most:
             break
         placed = place_kind(kind, layer, device)
@@ -164,7 +164,7 @@ def _fastest(
     chosen = min(range(len(tried)), key=lambda place: tried[place].cycles)
     best = tried[chosen]
     (kind,) = demand.kinds
-    for (layer,), _ in ordered:
+    for layer, _ in ordered:
         if (layer.rows, layer.kv_heads, layer.parts) != (
             best.rows,
             best.groups,

@@ -12,6 +12,13 @@ three links, each of which enters on two rows:
 Striped like that, all links take part in every layer. Or all of a layer goes through the link
 nearest to its region, which is fewer hops and a twelfth of the rate. Streams pass the routers of
 other regions on a color of their own and are not held up there.
+
+Rows of a turned region stand side by side from west to east. A stream runs to the first of its rows
+on a line of its own through the region, and its words leave that line to the north and the south:
+
+    stream 0   > 0 1
+    stream 1   > > > 2 3
+    stream 2   > > > > > 4 5
 """
 
 import dataclasses
@@ -45,17 +52,21 @@ class Landing:
       wafer: which one.
       region: the rectangle on it.
       map: what each PE holds.
+      turned: whether its rows lie side by side from west to east.
     """
 
     wafer: int
     region: Rect
     map: LayerMap
+    turned: bool = False
 
 
 def landings(plan: WaferPlan) -> list[Landing]:
     """Where each layer of a plan lies."""
     each = zip(plan.of_wafers, plan.layers, plan.regions, strict=True)
-    return [Landing(wafer, region, kind.map) for wafer, kind, region in each]
+    return [
+        Landing(wafer, region, kind.map, plan.turned) for wafer, kind, region in each
+    ]
 
 
 class Entering(NamedTuple):
@@ -184,10 +195,10 @@ class Streams:
 
     def into(self, landing: Landing) -> list[Entering]:
         """How each message enters the wafer of a region."""
-        edge, region = self.edge, landing.region
+        edge = self.edge
         used = edge.used(landing)
         at = np.array([edge.row(link) for link in used])
-        hops = np.abs(region.y + self.top - at[:, None]) + region.x
+        hops = approach_hops(landing, at, self.top)
         done = self.taken.further(hops, wires(edge.wafer)).done
         tails = np.maximum(done - self.taken.busy, 0).max(axis=(1, 2))
         by_cycles = {cycles: edge.seconds(cycles) for cycles in set(tails.tolist())}
@@ -229,6 +240,23 @@ class Streams:
         return found
 
 
+def approach_hops(landing: Landing, at: np.ndarray, first: np.ndarray) -> np.ndarray:
+    """Hops of streams from the edge to the router before the first of their rows.
+
+    Args:
+      landing: the layer's region.
+      at: int `[links]`, rows of the wafer at which the links stand.
+      first: int `[links, streams]`, the first row of the region that each stream has.
+    """
+    region = landing.region
+    if not landing.turned:
+        return np.abs(region.y + first - at[:, None]) + region.x
+    # The words of a stream come to the farther end of a column later than from its first PE by no
+    # more than the column is long, wherever its line is.
+    line = region.y + np.arange(first.size).reshape(first.shape) % region.height
+    return np.abs(line - at[:, None]) + region.x + first
+
+
 def dealt(rows: int, links: int, streams: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows of a region over links, in order, and each link's over its streams.
 
@@ -268,6 +296,7 @@ __all__ = [
     "Entering",
     "Landing",
     "Streams",
+    "approach_hops",
     "dealt",
     "landings",
     "row_words",

@@ -122,6 +122,41 @@ def test_hops_to_the_edges() -> None:
     assert crossing_hops(Rect(10, 0, 5, 6), Rect(3, 6, 5, 6), 17) == 2 + 3
 
 
+def test_turned_regions_run_south_and_north_by_turns() -> None:
+    """A wafer 12 wide and 17 high has three regions of 6 rows and 5 columns to a band, turned."""
+    ground = Ground(17, 12, 6, turned=True)
+    plan = floor_plan(ground, [5] * 5, 4, wafers=1)
+    assert plan is not None and plan.turned
+    upright = floor_plan(Ground(17, 12, 6), [5] * 5, 4, wafers=1)
+    assert upright is not None and not upright.turned
+    for here, there in zip(
+        (*plan.regions, plan.head), (*upright.regions, upright.head), strict=True
+    ):
+        assert (here.x, here.y, here.width, here.height) == (
+            *(there.y, there.x, there.height, there.width),
+        )
+        assert here.turned == there and here.end <= 12
+    assert [(r.x, r.y) for r in plan.regions] == [
+        (0, 0),
+        (0, 5),
+        (0, 10),
+        (6, 10),
+        (6, 5),
+    ]
+
+
+@pytest.mark.parametrize("x", [0, 3, 7])
+def test_rows_of_a_turned_region_have_as_far_to_the_edge(x: int) -> None:
+    """Streams that turn a corner, one after another: as the one does that runs straight on."""
+    region, width = Rect(x, 4, 4, 3), 12
+    east = {(width - 1 - column) + (column - x) for column in range(x, x + 4)}
+    west = {column + (x + 3 - column) for column in range(x, x + 4)}
+    assert len(east) == len(west) == 1
+    assert edge_hops(region, width, turned=True) == min(*east, *west)
+    both = crossing_hops(region, Rect(0, 0, 4, 3), width, turned=True)
+    assert both == edge_hops(region, width, turned=True) + 3
+
+
 def test_gap_counts_hops_between_facing_edges() -> None:
     a = Rect(0, 0, 5, 6)
     assert gap_hops(a, Rect(8, 0, 5, 6)) == 3 and gap_hops(Rect(8, 0, 5, 6), a) == 3

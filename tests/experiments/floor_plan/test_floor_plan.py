@@ -50,4 +50,4 @@ def test_what_does_not_fit_ends_with_one_line(
         do("floor-plan --model llama-3.1-70b --wafers 1 --context 64".split())
     assert stop.value.code == 2
     error = capsys.readouterr().err
-    assert "6 wafers would hold it" in error and error.count("\n") == 1
+    assert "5 wafers would hold it" in error and error.count("\n") == 1

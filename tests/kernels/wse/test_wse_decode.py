@@ -225,18 +225,22 @@ def test_a_model_of_several_wafers() -> None:
     """80 layers of Llama-70B in bfloat16 are 141 GB; a wafer's 883,350 PEs hold 43 GB."""
     sizes = Sizes(8192, 28_672, 80, 64, 8, 128, 128_256, tie_word_embeddings=False)
     plan = plan_wafer(sizes, 4096, "bfloat16", WSE3.at())
-    assert plan.wafers == 6 == plan.head_wafer + 1
+    assert plan.wafers == 5 == plan.head_wafer + 1
     assert sorted(plan.of_wafers) == list(plan.of_wafers) and len(plan.regions) == 80
     step = TokenClock(plan, WSE3.at())
     stages = step.stages(4095)
-    # Into the first layer from the head's wafer, and five times on.
+    # Into the first layer from the head's wafer, and four times on.
     crossing = [stage.name for stage in stages if stage.crosses]
-    firsts = [plan.of_wafers.index(wafer) for wafer in range(6)]
+    firsts = [plan.of_wafers.index(wafer) for wafer in range(5)]
     assert crossing == [f"layer {layer}" for layer in firsts]
-    assert step.read(4095).io_bytes == 6 * 4 * plan.head.rows * plan.head.depth
-    with pytest.raises(DoesNotFit, match="6 wafers would hold it") as error:
-        plan_wafer(sizes, 4096, "bfloat16", WSE3.at(), wafers=5)
-    assert error.value.wafers == 6
+    assert step.read(4095).io_bytes == 5 * 4 * plan.head.rows * plan.head.depth
+    with pytest.raises(DoesNotFit, match="5 wafers would hold it") as error:
+        plan_wafer(sizes, 4096, "bfloat16", WSE3.at(), wafers=4)
+    assert error.value.wafers == 5
+    # Turned, 18 layers go on a wafer, of which 15 go upright: six wafers need none turned.
+    assert plan.turned
+    upright = plan_wafer(sizes, 4096, "bfloat16", WSE3.at(), wafers=6)
+    assert not upright.turned and upright.wafers == 6
 
 
 def test_a_layer_larger_than_a_wafer_is_refused() -> None:

@@ -1,5 +1,6 @@
 """Ways into a wafer: which link takes which rows' bytes, for how long, and how far they go."""
 
+import dataclasses
 from fractions import Fraction as F
 
 import numpy as np
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 
 from emu.wse import WSE3
 from emu.wse.ingest import ingest
+from emu.wse.placement.regions import Rect
 from emu.wse.timeline.wires import wires
 from kernels.wse.decode.mapping import LayerMap
 from models.machines.handoff.fields import token_bytes
-from models.machines.handoff.route import Edge, dealt, row_words
+from models.machines.handoff.route import Edge, approach_hops, dealt, row_words
 from tests.models.machines.handoff.maps import (
     REGIONS,
     WIDE,
@@ -124,6 +126,18 @@ def test_one_stream_is_the_fabrics_law() -> None:
     clock_hz = edge.wafer.clock_hz
     assert entry.streams == {0: F(int(found.busy), clock_hz)}
     assert tail_s == F(int(found.done - found.busy), clock_hz)
+
+
+def test_streams_of_a_turned_region_have_lines_of_their_own() -> None:
+    """Two links of two streams, at rows 3 and 9; a region of 8 rows from (2, 5) on, 3 columns."""
+    here = dataclasses.replace(
+        landing(of_heads(rows=8)), region=Rect(2, 5, 8, 3), turned=True
+    )
+    at, first = np.array([3, 9]), np.array([[0, 2], [4, 6]])
+    # To lines 5, 6, 7 and, of three, the first again.
+    assert approach_hops(here, at, first).tolist() == [[2 + 2, 3 + 4], [2 + 6, 4 + 8]]
+    upright = dataclasses.replace(here, region=Rect(2, 5, 3, 8), turned=False)
+    assert approach_hops(upright, at, first).tolist() == [[2 + 2, 4 + 2], [2, 2 + 2]]
 
 
 def test_as_stored_every_pe_sees_every_word() -> None:
