@@ -72,6 +72,11 @@ class ExpertMlp:
         if self.routing.experts + self.shared > sizes.MOST:
             refuse(f"{self.routing.experts} experts must be at most {sizes.MOST}")
 
+    @property
+    def tiles(self) -> int:
+        """Experts of which a PE has a slice each: those to be chosen, and the shared ones."""
+        return self.routing.experts + self.shared
+
     def on(self, region: Region) -> ExpertMap:
         """Which PE of a region holds what."""
         return ExpertMap(region, self.routing, self.ffn, self.shared)

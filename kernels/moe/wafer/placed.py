@@ -134,12 +134,14 @@ class ExpertMap:
             one_columns=width,
             rows_cut=rows_cut,
             columns_cut=cut,
+            piece_codes=self.region.piece_codes,
         )
         down = MatrixTile(
             *(width, outputs, in_order, depth if rows_cut is None else outputs),
             one_columns=outputs,
             rows_cut=cut,
             columns_cut=rows_cut,
+            piece_codes=self.region.piece_codes,
         )
         return {"experts_gate_up": gate_up, "experts_down": down}
 

@@ -5,16 +5,19 @@ an MLP in some layers and experts in the others, each of both sorts has its own 
 per key/value head.
 """
 
-import bisect
 import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 
+import jax.numpy as jnp
+import numpy as np
+
 from emu.wse.pe.maps import strides_at_full_width
 from kernels.wse.decode.demand import Columns, Demand, layer_bytes, layer_map
 from kernels.wse.decode.estimate import head_cycles, layer_cycles
 from kernels.wse.decode.form import DecodeForm
+from kernels.wse.decode.held import SHORT_PIECE_CODES
 from kernels.wse.decode.mapping import HeadMap, LayerMap, share_of
 from kernels.wse.decode.residual import residual_cut
 
@@ -84,27 +87,30 @@ class Choices:
             sorted(columns_of_width(demand, width, most), key=math.prod)
             for width in widths
         ]
-        self._needed = [_bytes_of_width(demand, width) for width in widths]
         self._forms = [_forms_of_width(demand, width) for width in widths]
+        self._hopeful: dict[tuple[int, int], list[Columns]] = {}
         self._fitting: dict[tuple[int, int, Columns], Fitting | None] = {}
         self._choices: dict[tuple[int, int, Columns], Choice] = {}
 
     def hopeful(self, rows: int, width: int) -> list[Columns]:
-        """Columns on which so many rows have enough bytes without padding, the fewest first.
+        """Columns on which so many rows have bytes enough for a bound, the fewest first.
 
         Of most regions it is clear at once: one of DeepSeek-V3's layers is 23 GB.
         """
-        room = self.demand.device.sram_bytes - self.demand.device.code_bytes
-        least = -(-self._needed[width] // (rows * room))
-        columns = self._columns[width]
-        return columns[bisect.bisect_left(columns, least, key=math.prod) :]
+        key = rows, width
+        if key not in self._hopeful:
+            device, columns = self.demand.device, self._columns[width]
+            cols = np.array([math.prod(each) for each in columns])
+            bounds = [
+                bytes_at_least(self.demand, x, rows, cols) for x in self._forms[width]
+            ]
+            has_room = np.max(bounds, axis=0) < device.sram_bytes - device.code_bytes
+            self._hopeful[key] = list(itertools.compress(columns, has_room))
+        return self._hopeful[key]
 
-    def narrowest(self, rows: int, width: int) -> int | None:
-        """The fewest columns on which all kinds of a width have room; None: none has."""
-        for columns in self.hopeful(rows, width):
-            if self._fit(rows, width, columns) is not None:
-                return math.prod(columns)
-        return None
+    def has_room(self, rows: int, width: int, columns: Columns) -> bool:
+        """Whether all kinds of a width have room on such a region."""
+        return self._fit(rows, width, columns) is not None
 
     def of(self, rows: int, width: int, most: int) -> list[Choice]:
         """Of at most so many columns, those that no other beats.
@@ -115,7 +121,7 @@ class Choices:
         for columns in self.hopeful(rows, width):
             if math.prod(columns) > most:
                 break
-            if self._fit(rows, width, columns) is not None:
+            if self.has_room(rows, width, columns):
                 found.append(self._choice(rows, width, columns))
         return _best(found)
 
@@ -125,9 +131,23 @@ class Choices:
             self._fitting[key] = self._fitting_maps(rows, width, columns)
         return self._fitting[key]
 
-    def drop(self, width: int, layer: LayerMap) -> None:
-        """Takes out a region, on which a kind of that width has turned out to have no room."""
-        self._fitting[layer.rows, width, (layer.kv_heads, layer.parts)] = None
+    def drop(self, width: int, layer: LayerMap) -> bool:
+        """Takes out a region, on which a kind of that width has turned out to have no room.
+
+        Where experts are in codes, the same region with smaller pieces of them made wide at once
+        comes in its place, a little slower. Whether one does.
+        """
+        key = layer.rows, width, (layer.kv_heads, layer.parts)
+        maps, self._fitting[key] = self._fitting[key], None
+        self._choices.pop(key, None)
+        has_codes = layer.form.mlp is not None and layer.held.experts is not None
+        if maps is None or not has_codes or layer.piece_codes <= SHORT_PIECE_CODES:
+            return False
+        self._fitting[key] = {
+            form: (dataclasses.replace(found, piece_codes=SHORT_PIECE_CODES), nbytes)
+            for form, (found, nbytes) in maps.items()
+        }
+        return True
 
     def _fitting_maps(
         self, rows: int, width: int, columns: Columns
@@ -170,10 +190,25 @@ def _best(choices: list[Choice]) -> list[Choice]:
     return best
 
 
-def _bytes_of_width(demand: Demand, width: int) -> int:
-    """Bytes of the largest layer of a width."""
-    own = zip(demand.kinds, demand.widths, strict=True)
-    return max(layer_bytes(demand, kind.form) for kind, x in own if x == width)
+def bytes_at_least(
+    demand: Demand, form: DecodeForm, rows: int, cols: np.ndarray
+) -> np.ndarray:
+    """Of a PE on so many rows, and each of so many columns: the MLP's slices are whole numbers.
+
+    On 672 rows and 512 columns a PE has 11 x 4 of an expert's 7,168 x 2,048, which are 10.67 x 4;
+    on 1,120 and 384 7 x 6, which are 6.4 x 5.33.
+    """
+    model, mlp = demand.model, form.mlp
+    held = demand.held.weights if mlp is None else demand.held.experts
+    width = model.intermediate_size if mlp is None else mlp.ffn
+    each = float(jnp.dtype(demand.dtype).itemsize)
+    if held is not None:
+        each = held.element_bits / 8
+    # Gate, up and down.
+    each *= 3 * (1 if mlp is None else mlp.tiles)
+    others = layer_bytes(demand, form) - each * model.hidden_size * width
+    slices = -(-model.hidden_size // rows) * -(-width // cols)
+    return each * slices + others / (rows * cols)
 
 
 def _forms_of_width(demand: Demand, width: int) -> list[DecodeForm]:

@@ -45,8 +45,8 @@ from kernels.formats.formats import POWER_OF_TWO, Format
 from kernels.wse.decode.held import MatrixTile, scale_of
 from kernels.wse.decode.sums import zeros
 
-PIECES, PIECE_CODES = 16, 1024
-"""The most pieces of a matrix, and the fewest codes of one: each begins some vector operations."""
+PIECES = 16
+"""The most pieces of a matrix: each begins some vector operations."""
 
 SCALED_BYTES = 16
 """Of a column of a block, made wide: of no more, its codes are scaled and not its sums."""
@@ -140,7 +140,7 @@ def scales_codes(tile: MatrixTile, held: Format, dtype: DType) -> bool:
 
 def pieces(tile: MatrixTile, rows: int, whole: int = 1) -> Iterator[tuple[int, int]]:
     """First row and rows of each piece of so many rows, in multiples of `whole`."""
-    size = max(-(-PIECE_CODES // tile.columns), -(-tile.rows // PIECES))
+    size = max(-(-tile.piece_codes // tile.columns), -(-tile.rows // PIECES))
     size = -(-size // whole) * whole
     for first in range(0, rows, size):
         yield first, min(size, rows - first)

@@ -22,6 +22,16 @@ class LayerMlp(Protocol):
         """Of its experts those that every token goes to, and that are held as the others are."""
         ...
 
+    @property
+    def ffn(self) -> int:
+        """Width of one expert's hidden vector."""
+        ...
+
+    @property
+    def tiles(self) -> int:
+        """Experts of which a PE has a slice each."""
+        ...
+
     def apply(
         self, region: Region, normed: Sram, weights: dict[str, Sram]
     ) -> tuple[Sram, Sram]:

@@ -25,6 +25,12 @@ from emu.wse.pe.nibbles import words_of
 from kernels.formats.formats import POWER_OF_TWO, Format
 from kernels.wse.decode.dealing import sliced
 
+PIECE_CODES = 1024
+"""Fewest codes of a matrix that a PE makes wide at once: each piece begins some operations."""
+
+SHORT_PIECE_CODES = 256
+"""The same where a PE has no room for larger ones."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Held:
@@ -60,6 +66,7 @@ class MatrixTile:
         columns: blocks are turned with it, and each row has scales of its own.
       rows_cut, columns_cut: numbers of a block, where none of those in order reaches over its end,
         see `cut_of`; None: they reach over blocks.
+      piece_codes: the fewest codes that a PE makes wide at once.
     """
 
     rows: int
@@ -72,6 +79,7 @@ class MatrixTile:
     is_turned: bool = False
     rows_cut: int | None = None
     columns_cut: int | None = None
+    piece_codes: int = PIECE_CODES
 
     def below(self, count: int) -> "MatrixTile":
         """The tile of so many matrices of this one's sizes, one below the other."""
@@ -159,4 +167,12 @@ def scale_of(name: str) -> str:
     return f"{name}_scale"
 
 
-__all__ = ["WIDE", "Held", "MatrixTile", "cut_of", "scale_of"]
+__all__ = [
+    "PIECE_CODES",
+    "SHORT_PIECE_CODES",
+    "WIDE",
+    "Held",
+    "MatrixTile",
+    "cut_of",
+    "scale_of",
+]

@@ -30,7 +30,7 @@ from kernels.wse.decode.cache_format import (
     scale_shapes,
 )
 from kernels.wse.decode.form import PLAIN, DecodeForm
-from kernels.wse.decode.held import WIDE, Held, MatrixTile, cut_of
+from kernels.wse.decode.held import PIECE_CODES, WIDE, Held, MatrixTile, cut_of
 from kernels.wse.decode.latent_map import LatentMap
 from kernels.wse.decode.region import Region
 from kernels.wse.decode.residual import residual_cut
@@ -99,6 +99,7 @@ class LayerMap:
       spare_slots: of the cache in one PE, beyond those of the context: a view of it that begins
         late may end there.
       form: what it computes beside the plainest layer.
+      piece_codes: the fewest of experts' codes that a PE makes wide at once.
 
     With latent attention, `kv_heads` are the groups of columns that have a copy of the cache and
     deal the heads between them, and `head_dim` is what a token leaves in the cache; see
@@ -119,6 +120,7 @@ class LayerMap:
     spare_slots: int = 0
     form: DecodeForm = PLAIN
     held: Held = WIDE
+    piece_codes: int = PIECE_CODES
 
     def __post_init__(self) -> None:
         sizes.check_whole(self, "hidden", "ffn", "heads", "kv_heads", "head_dim")
@@ -280,6 +282,7 @@ class LayerMap:
             self.dtype,
             held=self.held.experts,
             cut=self.cut,
+            piece_codes=self.piece_codes,
         )
 
     @property

@@ -12,6 +12,7 @@ are turned, and heads narrow, only where that saves wafers. gpt-oss-120b's layer
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterator
 
 from emu.datasheet import Device
@@ -52,9 +53,11 @@ def candidates(demand: Demand, counted: Counted) -> Iterator[Regions]:
     numbers = range(1, MOST_WAFERS + 1) if wafers is None else [wafers]
     for number in numbers:
         for turned in (False, True):
-            found = packing.on(number, turned)
-            yield from found
-            packing.drop(found, counted)
+            more = True
+            while more:
+                found = packing.on(number, turned)
+                yield from found
+                more = packing.drop(found, counted)
 
 
 def ground_of(device: Device, rows: int, turned: bool) -> Ground:
@@ -84,53 +87,61 @@ class Packing:
         found = []
         for rows in heights(self.demand):
             ground = ground_of(self.demand.device, rows, turned)
-            if not ground.bands or not self._may_do(ground, wafers):
-                continue
-            found += self._regions(ground, wafers)
+            narrowest = self._narrowest(ground, wafers) if ground.bands else None
+            if narrowest is not None:
+                found += self._regions(ground, wafers, narrowest)
         found.sort(key=lambda each: (each[0], each[1].cycles))
         return [regions for _, regions in found]
 
-    def _may_do(self, ground: Ground, wafers: int) -> bool:
-        """Whether any regions on that ground take so few wafers."""
+    def _narrowest(self, ground: Ground, wafers: int) -> list[int] | None:
+        """The fewest columns of each width that have room; None: they take more wafers."""
         hopeful = [self.choices.hopeful(ground.rows, width) for width in self._widths]
-        heads = self._heads_of(ground.rows)
-        if not heads or not all(hopeful):
-            return False
-        head = min(head.cols for head, _ in heads)
-        # By bytes without padding, in no time; then by the narrowest that have room.
-        cols = [groups * parts for (groups, parts), *_ in hopeful]
-        least = self._wafers(ground, cols, head)
-        if least is None or least > wafers:
-            return False
-        narrowest = self._narrowest(ground.rows)
-        if narrowest is None:
-            return False
-        fewest = self._wafers(ground, narrowest, head)
-        return fewest is not None and fewest <= wafers
-
-    def drop(self, regions: list[Regions], counted: Counted) -> None:
-        """Takes out what programs have been counted to have no room for."""
-        demand = self.demand
-        for each in regions:
-            for number, layer in enumerate(each.layers):
-                if counted.is_out(demand.kinds[number], layer, demand.users):
-                    self.choices.drop(demand.widths[number], layer)
-
-    def _narrowest(self, rows: int) -> list[int] | None:
-        """The fewest columns of each width."""
-        found = []
+        if not self._heads_of(ground.rows) or not all(hopeful):
+            return None
+        # First by a bound of their bytes, in no time, then by the narrowest that have room.
+        found = [math.prod(columns) for columns, *_ in hopeful]
         for width in self._widths:
-            cols = self.choices.narrowest(rows, width)
-            if cols is None:
+            for columns in hopeful[width]:
+                found[width] = math.prod(columns)
+                if not self._does(ground, found, wafers):
+                    return None
+                if self.choices.has_room(ground.rows, width, columns):
+                    break
+            else:
                 return None
-            found.append(cols)
         return found
 
-    def _regions(self, ground: Ground, wafers: int) -> list[tuple[bool, Regions]]:
+    def _does(self, ground: Ground, cols: list[int], wafers: int) -> bool:
+        """Whether so many wafers have room for such widths and the narrowest head."""
+        head_cols = min(head.cols for head, _ in self._heads_of(ground.rows))
+        needed = self._wafers(ground, cols, head_cols)
+        return needed is not None and needed <= wafers
+
+    def drop(self, regions: list[Regions], counted: Counted) -> bool:
+        """Takes out what programs have been counted to have no room for.
+
+        Whether others come in their place, see `Choices.drop`.
+        """
+        demand = self.demand
+        some = False
+        dropped: set[tuple[int, LayerMap]] = set()
+        for each in regions:
+            for number, layer in enumerate(each.layers):
+                width = demand.widths[number]
+                if (width, layer) in dropped:
+                    continue
+                if counted.is_out(demand.kinds[number], layer, demand.users):
+                    dropped.add((width, layer))
+                    some |= self.choices.drop(width, layer)
+        return some
+
+    def _regions(
+        self, ground: Ground, wafers: int, narrowest: list[int]
+    ) -> list[tuple[bool, Regions]]:
         """Those on a ground that take so many, with whether their head is a narrower one."""
         heads = self._heads_of(ground.rows)
         found = []
-        for chosen in itertools.product(*self._choices(ground, wafers)):
+        for chosen in itertools.product(*self._choices(ground, wafers, narrowest)):
             cols = [choice.cols for choice in chosen]
             for place, (head, cycles) in enumerate(heads):
                 needed = self._wafers(ground, cols, head.cols)
@@ -144,24 +155,18 @@ class Packing:
                 break
         return found
 
-    def _choices(self, ground: Ground, wafers: int) -> list[list[Choice]]:
+    def _choices(
+        self, ground: Ground, wafers: int, narrowest: list[int]
+    ) -> list[list[Choice]]:
         """Of each width, those with which so many wafers do beside the narrowest others."""
-        narrowest = self._narrowest(ground.rows)
-        assert narrowest is not None
-        head = min(head.cols for head, _ in self._heads_of(ground.rows))
         found = []
         for width in self._widths:
-            cols = {
-                groups * parts
-                for groups, parts in self.choices.hopeful(ground.rows, width)
-            }
-
-            def does(own: int, width: int = width) -> bool:
+            columns = self.choices.hopeful(ground.rows, width)
+            most = narrowest[width]
+            for own in map(math.prod, columns):
                 tried = [*narrowest[:width], own, *narrowest[width + 1 :]]
-                needed = self._wafers(ground, tried, head)
-                return needed is not None and needed <= wafers
-
-            most = max(filter(does, cols))
+                if own > most and self._does(ground, tried, wafers):
+                    most = own
             found.append(self.choices.of(ground.rows, width, most))
         return found
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from kernels.formats.formats import Format
 from kernels.wse.decode import sizes
+from kernels.wse.decode.held import PIECE_CODES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Region:
       held: what experts' matrices are in that are in codes; None: they are in `dtype`.
       cut: elements of a block, where rows' slices end with blocks, see
         `kernels.wse.decode.residual`; None: they follow each other.
+      piece_codes: the fewest of experts' codes that a PE makes wide at once.
     """
 
     hidden: int
@@ -29,9 +31,11 @@ class Region:
     dtype: str = "float32"
     held: Format | None = None
     cut: int | None = None
+    piece_codes: int = PIECE_CODES
 
     def __post_init__(self) -> None:
         sizes.check_whole(self, "hidden", "rows", "cols")
+        sizes.check_whole(self, "piece_codes")
         sizes.check_dtype(self.dtype)
 
     @property

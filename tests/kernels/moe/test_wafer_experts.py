@@ -286,6 +286,23 @@ def test_weights_in_codes(name: str, held: str) -> None:
     check_values(MIXTURES[name], region, seed=1)
 
 
+def test_short_pieces_of_codes_give_the_same_numbers() -> None:
+    """A piece of a few codes instead of all at once: the same bits, and fewer bytes of buffers."""
+    mlp, held = MIXTURES["deepseek"], FORMATS["mxfp8"]
+    whole = dataclasses.replace(region_of((2, 3)), held=held)
+    short = dataclasses.replace(whole, piece_codes=16)
+    weights, x = random_experts(mlp, HIDDEN, 1), token(0)
+    found, peaks, ticks = [], [], []
+    for region in (whole, short):
+        program = expert_program(mlp, region)
+        found.append(run(program, region, tiles_of(mlp, region, weights), x))
+        arguments = expert_arguments(mlp, region)
+        peaks.append(program.memory(WSE3.at(), *arguments)["sram"])
+        ticks.append(program.read(WSE3.at(), *arguments).end_ticks)
+    assert np.array_equal(*found)
+    assert peaks[1] < peaks[0] and ticks[1] > ticks[0]
+
+
 def check_values(mlp: ExpertMlp, region: Region, seed: int) -> None:
     """A token's against float64 of the numbers that codes of whole matrices stand for."""
     format_ = region.held

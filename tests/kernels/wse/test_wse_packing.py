@@ -9,6 +9,7 @@ from emu import Quantity
 from emu.wse import WSE3
 from emu.wse.placement.regions import DoesNotFit
 from kernels.wse.decode.demand import Demand, LayerKind
+from kernels.wse.decode.held import PIECE_CODES, SHORT_PIECE_CODES
 from kernels.wse.decode.packing import Packing
 from kernels.wse.decode.pe_bytes import Counted
 from models.configurations import published
@@ -55,3 +56,16 @@ def test_what_was_counted_not_to_fit_is_tried_no_more() -> None:
     assert full.layer(LayerKind(), layer, 1) is None
     packing.drop(first, full)
     assert layer not in [each.layers[0] for each in packing.on(1, False)]
+
+
+def test_experts_are_made_wide_in_smaller_pieces_before_a_wafer_more() -> None:
+    """A layer of DeepSeek-V3 on 672 x 512 PEs, two of which share a wafer, misses by 203 bytes."""
+    config, held = published("deepseek-v3").config, precision("weights=mxfp8")
+    plan = plan_of(config, 8192, held)
+    assert plan.turned and plan.wafers == 30
+    dense, experts = (plan.layers[number] for number in (0, 60))
+    assert (experts.map.rows, experts.map.cols) == (672, 512)
+    assert experts.map.piece_codes == SHORT_PIECE_CODES
+    assert dense.map.piece_codes == PIECE_CODES
+    whole = dataclasses.replace(experts.map, piece_codes=PIECE_CODES)
+    assert Counted(WSE3.at()).layer(LayerKind(whole.form), whole, 1) is None
