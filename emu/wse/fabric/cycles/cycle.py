@@ -30,9 +30,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from emu.wse.fabric.cycles import datapath, main_thread, router
+from emu.wse.fabric.cycles import datapath, main_thread, router, sets
 from emu.wse.fabric.cycles.datapath import Issues
-from emu.wse.fabric.cycles.machine import IDLE, Live
+from emu.wse.fabric.cycles.machine import Live
+from emu.wse.fabric.cycles.main_thread import Acts
 from emu.wse.fabric.cycles.router import Heads, Moves
 from emu.wse.fabric.cycles.rows import PerPE, materialize
 from emu.wse.fabric.cycles.tables import Tables
@@ -44,18 +45,16 @@ class Seen:
 
     Attributes:
       alive: `bool[]`, whether anything happened or is still to come.
-      pc: the instruction that each main thread had come to when it could dispatch.
-      due: who dispatched it.
-      heard: the data task that each PE started, or NONE.
-      before: the machine after dispatch, before the datapaths were served.
+      acts: of the main threads.
+      start: the machine once wavelets had arrived.
+      before: it after dispatch, before the datapaths were served.
       issues: of the datapaths.
       heads, moves: of the routers; None without colors.
     """
 
     alive: jax.Array
-    pc: PerPE
-    due: PerPE
-    heard: PerPE
+    acts: Acts
+    start: Live
     before: Live
     issues: Issues
     heads: Heads | None
@@ -65,37 +64,34 @@ class Seen:
 def step(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Seen]:
     """One cycle; also who dispatched, heard, issued and sent in it."""
     shape = tables.shape
-    begun = state
-    came = heads = moves = None
+    heads = moves = None
+    came: list[PerPE] = []
     if shape.colors:
         state, came = router.arrive(state)
         heads = router.heads(tables, state)
     # Routers decide by this state, as if they knew nothing of what the PEs do in the same cycle.
     start = state
-    selected, heard = main_thread.select(tables, start, now)
-    pc = selected.pc
-    before, due = main_thread.dispatch(tables, selected, now)
+    before, acts = main_thread.act(tables, start, now)
     state, issues = datapath.issue(tables, before, now)
     happened = issues.issued.any()
-    if heads is not None and came is not None:
+    if heads is not None:
         moves = _decide(tables, before, heads, start)
         clash = router.first_clash(tables, start, came, now)
         state = dataclasses.replace(state, clash=clash)
         state = datapath.exchange(shape, state, issues.wavelets)
-        state = router.move(tables, state, heads, moves)
-        happened |= moves.forwarded.any() | moves.entered.any()
+        state = router.move(tables, state, heads, moves, now)
+        happened |= sets.some(moves.forwarded | moves.entered)
     # In nearly every cycle some PE issues or some router forwards. Only where none does need all
     # the rest be looked through for what may yet happen.
     alive = lax.cond(
-        happened.any(),
+        acts.any | sets.anywhere(happened),
         lambda: jnp.bool_(True),
-        lambda: _may_happen(begun, selected, start, now, due, heard),
+        lambda: _may_happen(state, came, now),
     )
     seen = Seen(
         alive=alive,
-        pc=pc,
-        due=due,
-        heard=heard,
+        acts=acts,
+        start=start,
         before=before,
         issues=issues,
         heads=heads,
@@ -104,39 +100,29 @@ def step(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Seen]:
     return state, seen
 
 
-def _may_happen(
-    begun: Live,
-    selected: Live,
-    start: Live,
-    now: jax.Array,
-    due: PerPE,
-    heard: PerPE,
-) -> jax.Array:
-    """Whether anything but issues and moves happened, or is still to come: `bool[]`.
+def _may_happen(state: Live, came: list[PerPE], now: jax.Array) -> jax.Array:
+    """Whether anything is still to come after a cycle in which nobody did anything: `bool[]`.
 
     Args:
-      begun: the machine when the cycle began.
-      selected: once its tasks were selected.
-      start: once wavelets had arrived.
+      state: after the cycle, which has only brought wavelets nearer.
+      came: those that arrived; an arrival is an event.
       now: the cycle.
-      due, heard: as in `Seen`.
     """
-    threads = begun.threads
+    threads = state.threads
     # What waits for a cycle that is known counts as alive. Else a run would end in the middle of
     # scalar code of 500 cycles, in which nothing else happens.
     sets_up = (threads.on & (threads.wake > now)).any()
     # While a synchronous operation is on the datapath, `wake` is no cycle but its drain.
-    waits = (begun.wake > now) & ~threads.on[0]
-    # What arrives in this cycle counts as having been in flight: an arrival is an event.
-    alive = sets_up | waits | router.flying(begun)
-    # A selected task counts, though its first instruction is dispatched only after the switch.
-    alive |= (selected.pc != IDLE) & (start.pc == IDLE)
-    return (alive | due | (heard >= 0)).any()
+    waits = (state.wake > now) & ~threads.on[0]
+    alive = sets_up | waits
+    if came:
+        alive |= router.flying(state) | sets.some(sets.union(came))
+    return sets.anywhere(alive)
 
 
 def _decide(tables: Tables, before: Live, heads: Heads, start: Live) -> Moves:
     """Which wavelets leave queues and routers, as the state was before the datapaths' turn."""
-    entered = router.leave_queues(tables, before)
+    entered = router.leave_queues(tables, before, heads)
     # What a data task took from its queue makes room from the next cycle on.
     forwarded = router.forward(tables, before, heads, start.inputs.held)
     forwarded, entered = materialize(tables.on, forwarded, entered)

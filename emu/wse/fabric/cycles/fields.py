@@ -136,8 +136,7 @@ UNBLOCK = Field(shift=8, bits=8, bias=1)
 CONFLICT = Field(shift=16, bits=1)
 
 KIND_BITS = 2
-"""Of a wavelet's kind (`ops.DATA`, `OWN`, `ALL`) in a queue's list of kinds."""
-KIND_MASK = (1 << KIND_BITS) - 1
+"""Of a wavelet's kind: `ops.DATA`, `OWN` or `ALL`."""
 
 __all__ = [
     "ACTIVATE",
@@ -147,7 +146,6 @@ __all__ = [
     "INSTRUCTION",
     "Instruction",
     "KIND_BITS",
-    "KIND_MASK",
     "MAX_CYCLES",
     "UNBLOCK",
     "WAVELETS_PER_ISSUE",

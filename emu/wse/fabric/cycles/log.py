@@ -236,14 +236,12 @@ def write(
 
     logged = places.logged
     if logged is not None:
-        heard = seen.heard[logged]
-        # `pc` from before the dispatch, which has moved it on.
-        code = jnp.where(seen.due[logged], seen.pc[logged], NONE)
+        heard = seen.acts.heard[logged]
         started = jnp.where(heard >= 0, HEARD - heard, NONE)
         served = _served(seen.issues.issued, logged)
         log = dataclasses.replace(
             log,
-            dispatched=written(log.dispatched, code),
+            dispatched=written(log.dispatched, seen.acts.code[logged]),
             heard=written(log.heard, started),
             issues=written(log.issues, served),
         )
@@ -252,10 +250,14 @@ def write(
         log = dataclasses.replace(log, states=written(log.states, doing))
     if places.merging_pes is not None:
         assert seen.heads is not None and seen.moves is not None
-        turns = router.turns_taken(shape, seen.heads, seen.moves.forwarded)
-        # Stacked for one look-up of all routers that merge.
-        turns = jnp.stack(list(turns))
-        taken = turns[places.merging_colors, places.merging_pes]
+        assert places.merging_colors is not None
+        taken = router.turns_taken(
+            shape,
+            seen.heads,
+            seen.moves.forwarded,
+            places.merging_colors,
+            places.merging_pes,
+        )
         log = dataclasses.replace(log, turns=written(log.turns, taken))
     return log
 

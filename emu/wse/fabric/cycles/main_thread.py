@@ -4,11 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from emu.wse.fabric.cycles import fields
+from emu.wse.fabric.cycles import counts, fields, sets
 from emu.wse.fabric.cycles.machine import IDLE, Live, Queues, Threads
-from emu.wse.fabric.cycles.rows import PerPE, Rows, materialize, where
+from emu.wse.fabric.cycles.rows import PerPE, Rows, materialize, only_if, where
 from emu.wse.fabric.cycles.shape import Shape
 from emu.wse.fabric.cycles.tables import Tables
 from emu.wse.fabric.encoding.instructions import (
@@ -23,7 +22,64 @@ from emu.wse.fabric.encoding.instructions import (
 )
 
 
-def select(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Acts:
+    """What the main threads did in a cycle.
+
+    Attributes:
+      any: `bool[]`, whether any did anything.
+      code: `int32[PEs]`, the instruction that each dispatched, or NONE.
+      heard: `int32[PEs]`, the data task that each PE started, or NONE.
+    """
+
+    any: jax.Array
+    code: PerPE
+    heard: PerPE
+
+
+def act(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, Acts]:
+    """Idle main threads take a task, and those that are due dispatch their next instruction."""
+    # In many cycles of long operations nobody does, and then neither tasks nor instructions need be
+    # looked at.
+    ready = (state.active & ~state.blocked) != 0
+    for starts in _data_tasks_ready(tables, state):
+        ready |= starts
+    free = ~state.threads.on[0] & (state.wake <= now)
+    nobody = jnp.full(tables.shape.pes, NONE, jnp.int32)
+
+    def select(at: tuple[Live, PerPE]) -> tuple[Live, PerPE]:
+        return _select(tables, at[0], now)
+
+    def some(at: tuple[Live, Acts]) -> tuple[Live, Acts]:
+        state, acts = at
+        picks = sets.anywhere(free & ready & (state.pc == IDLE))
+        selected, heard = only_if(picks, select, (state, acts.heard))
+        dispatched, due = _dispatch(tables, selected, now)
+        code = jnp.where(due, selected.pc, NONE)
+        acted = picks | sets.anywhere(due)
+        return dispatched, Acts(any=acted, code=code, heard=heard)
+
+    before = state, Acts(any=jnp.bool_(False), code=nobody, heard=nobody)
+    return only_if(sets.anywhere(free & (ready | (state.pc >= 0))), some, before)
+
+
+def _data_tasks_ready(tables: Tables, state: Live) -> list[PerPE]:
+    """Where each of `Shape.data_tasks` may start."""
+    shape = tables.shape
+    if not shape.data_tasks:
+        return []
+    waiting = counts.some(state.inputs.waiting)
+    found: list[PerPE] = []
+    for number, (task, color) in enumerate(shape.data_tasks):
+        came = sets.some(waiting & waiting.dtype.type(1 << color))
+        may_run = state.blocked >> task & 1 == 0
+        # A data task is never activated: it is ready as long as its queue holds a wavelet.
+        found.append(came & tables.hears[number] & may_run)
+    return found
+
+
+def _select(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
     """Idle main threads take their lowest task that is ready.
 
     Returns:
@@ -31,13 +87,8 @@ def select(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
     """
     shape = tables.shape
     ready = state.active & ~state.blocked
-    starts_data_task: list[PerPE] = []
-    for number, (task, color) in enumerate(shape.data_tasks):
-        came = state.inputs.waiting[color] > 0
-        may_run = state.blocked >> task & 1 == 0
-        # A data task is never activated: it is ready as long as its queue holds a wavelet.
-        starts = came & tables.hears[number] & may_run
-        starts_data_task.append(starts)
+    starts_data_task = _data_tasks_ready(tables, state)
+    for (task, _), starts in zip(shape.data_tasks, starts_data_task, strict=True):
         ready |= jnp.where(starts, 1 << task, 0)
     # A task whose last instruction is a synchronous operation is not over before that is.
     idle = (state.pc == IDLE) & ~state.threads.on[0]
@@ -55,11 +106,11 @@ def select(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
         pc = jnp.where(taken, first, pc)
     # A data task reads the wavelet that starts it before any of its operations can.
     heard_task = jnp.full_like(pc, NONE)
-    inputs = state.inputs
+    read = jnp.zeros(shape.pes, sets.dtype_for(shape.colors))
     for number, (task, color) in enumerate(shape.data_tasks):
         started = pick & (lowest == 1 << task) & starts_data_task[number]
         heard_task = jnp.where(started, task, heard_task)
-        inputs = _take_one(shape, inputs, started, color)
+        read |= sets.where(started, read.dtype.type(1 << color))
     others = state.active & ~lowest
     switched = now + shape.task_switch_cycles
     state = dataclasses.replace(
@@ -68,48 +119,26 @@ def select(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
         active=jnp.where(pick, others, state.active),
         wake=jnp.where(pick, switched, state.wake),
         running=running,
-        inputs=inputs,
+        inputs=_without(state.inputs, read) if shape.data_tasks else state.inputs,
     )
     return state, heard_task
 
 
-def _take_one(
-    shape: Shape,
-    inputs: Queues[Rows],
-    started: PerPE,
-    color: int,
-) -> Queues[Rows]:
-    """The wavelet that starts a data task leaves its queue."""
-    one = started.astype(jnp.int8)
-    taken = Rows(one * jnp.int8(row == color) for row in range(shape.colors))
+def _without(inputs: Queues, read: PerPE) -> Queues:
+    """The wavelets that start data tasks leave their queues."""
     return dataclasses.replace(
         inputs,
-        waiting=inputs.waiting - taken,
-        held=inputs.held - taken,
+        waiting=counts.minus(inputs.waiting, [read]),
+        held=counts.minus(inputs.held, [read]),
     )
 
 
-def dispatch(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
+def _dispatch(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
     """Main threads that are due dispatch their next instruction.
 
     Returns:
       the state, and `bool[PEs]`: who did.
     """
-    shape = tables.shape
-    # In most cycles of long operations nobody does, and then no instruction need be looked up.
-    may = (state.pc >= 0) & ~state.threads.on[0] & (state.wake <= now)
-
-    def nobody(state: Live) -> tuple[Live, PerPE]:
-        return state, jnp.zeros(shape.pes, bool)
-
-    def some(state: Live) -> tuple[Live, PerPE]:
-        return _dispatch(tables, state, now)
-
-    return lax.cond(may.any(), some, nobody, state)
-
-
-def _dispatch(tables: Tables, state: Live, now: jax.Array) -> tuple[Live, PerPE]:
-    """`dispatch` in a cycle in which some main thread may."""
     shape = tables.shape
     # Idle threads look up instruction 0, of which nothing is used.
     at = jnp.maximum(state.pc, 0)
@@ -162,11 +191,11 @@ def _resume(state: Live, following: fields.Instruction, ends: PerPE) -> Rows:
 
 def _start(
     shape: Shape,
-    threads: Threads[Rows],
+    threads: Threads,
     following: fields.Instruction,
     starts: PerPE,
     now: jax.Array,
-) -> Threads[Rows]:
+) -> Threads:
     """Vector operations enter their threads."""
     pace = fields.WAVELETS_PER_ISSUE.put(following.wavelets_per_issue)
     pace |= fields.IDLE_CYCLES.put(following.idle_cycles)
@@ -177,20 +206,23 @@ def _start(
         starts & (following.thread == thread) for thread in range(shape.threads)
     )
 
+    colors = sets.dtype_for(shape.colors)
+
     def entered(value: PerPE, rows: Rows) -> Rows:
-        return where(mine, value.astype(rows[0].dtype), rows)
+        # Of what the program has no use for there are no rows.
+        return where(mine, value.astype(rows[0].dtype), rows) if len(rows) else rows
 
     return dataclasses.replace(
         threads,
         on=threads.on | mine,
         wake=entered(now + following.setup_cycles, threads.wake),
         left=entered(following.issues, threads.left),
-        inward=entered(following.inward, threads.inward),
-        outward=entered(following.outward, threads.outward),
+        inward=entered(sets.only(following.inward, colors), threads.inward),
+        outward=entered(sets.only(following.outward, colors), threads.outward),
         pace=entered(pace, threads.pace),
         completion=entered(completion, threads.completion),
         control=entered(following.control, threads.control),
-        begun=entered(now, threads.begun) if len(threads.begun) else threads.begun,
+        begun=entered(now, threads.begun),
     )
 
 
@@ -223,10 +255,11 @@ def _scalar(
         )
     if SWITCH in shape.kinds and len(state.position):
         turns = due & (following.kind == SWITCH)
-        hit = _target(following, turns, shape.colors)
-        to = following.position.astype(jnp.int8)
-        position = where(hit, to, state.position)
-        state = dataclasses.replace(state, position=position)
+        hit = sets.only(following.target, sets.dtype_for(shape.colors))
+        hit = sets.where(turns, hit)
+        to = counts.times(following.position, hit, max(shape.positions) - 1)
+        kept = state.position & ~hit
+        state = dataclasses.replace(state, position=kept | Rows(to))
     return state
 
 
@@ -235,4 +268,4 @@ def _target(following: fields.Instruction, does: PerPE, rows: int) -> Rows:
     return Rows(does & (following.target == row) for row in range(rows))
 
 
-__all__ = ["dispatch", "select"]
+__all__ = ["Acts", "act"]

@@ -5,76 +5,94 @@ within them, under the names that the vendor's traces give stalls.
 """
 
 import dataclasses
-from typing import Generic
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from emu.wse.fabric.cycles import fields, router
+from emu.wse.fabric.cycles import counts, fields, sets, tally
 from emu.wse.fabric.cycles.cycle import Seen
-from emu.wse.fabric.cycles.machine import Matrix, Vector
-from emu.wse.fabric.cycles.rows import PerPE, Rows, zeros
+from emu.wse.fabric.cycles.rows import PerPE, Rows
 from emu.wse.fabric.cycles.shape import Shape
-from emu.wse.fabric.directions import PORTS, has
+from emu.wse.fabric.cycles.tables import Tables
+from emu.wse.fabric.cycles.tally import Tally
+from emu.wse.fabric.directions import PORTS, RAMP
+from emu.wse.fabric.encoding.instructions import NONE
 
 STATES = ("datapath", "set-up", "code", "waiting for wavelets", "queue full", "idle")
 OVERLAPPING = ("bank conflict", "datapath busy")
 COUNTERS = STATES + OVERLAPPING
-LOW_BITS = 20  # of the counts over all PEs, which outgrow 32 bits; a wafer has fewer PEs than that
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Counters(Generic[Vector, Matrix]):
+class Counting:
     """Counts of all cycles so far.
 
     Attributes:
-      pes: `int32[COUNTERS, PEs]`, cycles of each kind.
-      links: `int32[5, PEs]`, wavelets that left each router in each direction.
-      low, high: `int32[colors' directions]`, the same over all PEs, by color and direction: the
-        lowest `LOW_BITS` bits and what is above them.
+      pes: of `COUNTERS`.
+      forwarded: of the colors that left each router, for each position of its switch the data and,
+        if any are sent, the control wavelets: from these follow the directions.
     """
 
-    pes: Matrix
-    links: Matrix
-    low: Vector
-    high: Vector
+    pes: Tally
+    forwarded: tuple[Tally, ...]
 
 
-def no_counts(shape: Shape) -> Counters[PerPE, Rows]:
+@dataclasses.dataclass(frozen=True)
+class Counters:
+    """What was counted.
+
+    Attributes:
+      pes: `int32[COUNTERS, PEs]`, cycles of each kind.
+      links: `int64[5, PEs]`, wavelets that left each router in each direction.
+      colors: `int64[colors, 5]`, the same over all PEs, by color and direction.
+    """
+
+    pes: np.ndarray
+    links: np.ndarray
+    colors: np.ndarray
+
+
+def no_counts(shape: Shape) -> Counting:
     """All zero."""
-    ways = len(_ways(shape))
-    return Counters(
-        pes=zeros(len(COUNTERS), shape.pes, jnp.int32),
-        links=zeros(len(PORTS), shape.pes, jnp.int32),
-        low=jnp.zeros(ways, jnp.int32),
-        high=jnp.zeros(ways, jnp.int32),
+    of_colors = jnp.zeros(shape.pes, sets.dtype_for(shape.colors))
+    of_counters = jnp.zeros(shape.pes, sets.dtype_for(len(COUNTERS)))
+    kinds = 2 if shape.control else 1
+    ways = kinds * max(shape.positions, default=0)
+    forwarded = [tally.nothing(shape.colors, of_colors) for _ in range(ways)]
+    return Counting(
+        pes=tally.nothing(len(COUNTERS), of_counters), forwarded=tuple(forwarded)
     )
 
 
-def count(
-    shape: Shape,
-    counters: Counters[PerPE, Rows],
-    seen: Seen,
-    now: jax.Array,
-) -> Counters[PerPE, Rows]:
+def count(shape: Shape, counting: Counting, seen: Seen, now: jax.Array) -> Counting:
     """The counters after one more cycle."""
-    happened = _of_pes(shape, seen, now)
-    pes = counters.pes + happened.astype(jnp.int32)
-    if seen.heads is None or seen.moves is None:
-        return dataclasses.replace(counters, pes=pes)
-    links = counters.links + router.crossed(seen.heads, seen.moves.forwarded)
-    low = counters.low
-    high = counters.high
-    # Per link 32 bits do: a link carries one wavelet a cycle. Over all PEs they would overflow
-    # after 2,400 cycles in which a wafer's 883,350 routers each forward a word, hence two halves.
-    if crossed := _crossed(shape, seen):
-        # 880,000 PEs a cycle fill 20 bits at most, so the sum fits 32; the carry goes to `high`.
-        sums = low + jnp.stack(crossed)
-        low = sums & ((1 << LOW_BITS) - 1)
-        high = high + (sums >> LOW_BITS)
-    return Counters(pes=pes, links=links, low=low, high=high)
+    happened = sets.of(list(_of_pes(shape, seen, now)))
+    ways = [] if seen.moves is None else _ways(shape, seen)
+    forwarded = [
+        tally.add(before, members, now)
+        for before, members in zip(counting.forwarded, ways, strict=True)
+    ]
+    return Counting(
+        pes=tally.add(counting.pes, happened, now), forwarded=tuple(forwarded)
+    )
+
+
+def _ways(shape: Shape, seen: Seen) -> list[PerPE]:
+    """The colors that left each router, as `Counting.forwarded` has them."""
+    assert seen.heads is not None and seen.moves is not None
+    by_kind = [seen.moves.forwarded]
+    if shape.control:
+        control = seen.heads.kind.any()
+        by_kind = [by_kind[0] & ~control, by_kind[0] & control]
+    if max(shape.positions) == 1:
+        return by_kind
+    positions = [
+        counts.are(seen.start.position, position)
+        for position in range(max(shape.positions))
+    ]
+    return [members & there for there in positions for members in by_kind]
 
 
 def _of_pes(shape: Shape, seen: Seen, now: jax.Array) -> Rows:
@@ -87,7 +105,7 @@ def _of_pes(shape: Shape, seen: Seen, now: jax.Array) -> Rows:
     later = threads.wake > now
     setting_up = (threads.on & later).any()
     waits = before.wake > now
-    code = seen.due | (waits & ~threads.on[0])
+    code = (seen.acts.code != NONE) | (waits & ~threads.on[0])
     starved = full = nothing
     if shape.colors:
         starved = issues.starved.any()
@@ -115,49 +133,50 @@ def is_second_issue(completion: Rows, left: Rows) -> Rows:
     return conflicts & (left & 1).same(1)
 
 
-def _crossed(shape: Shape, seen: Seen) -> list[PerPE]:
-    """Wavelets that crossed links in a cycle, of each color and direction in which it sends."""
-    assert seen.heads is not None and seen.moves is not None
-    send = seen.heads.send
-    forwarded = seen.moves.forwarded
-    sums: list[PerPE] = []
-    for color, direction in _ways(shape):
-        crosses = forwarded[color] & has(send[color], direction)
-        sums.append(crosses.sum(dtype=jnp.int32))
-    return sums
-
-
-def _ways(shape: Shape) -> list[tuple[int, int]]:
-    """Colors and directions in which they are sent, in the order of `Counters.low`."""
-    ways = []
-    for color, sides in enumerate(shape.sides):
-        ways += [(color, side) for side in sides]
-    return ways
-
-
-def by_color(
-    shape: Shape, counters: Counters[np.ndarray, np.ndarray]
-) -> dict[tuple[int, int], int]:
-    """Wavelets that crossed links, over all PEs, by color index and direction."""
-    # NumPy has 64 bits where JAX, by default, has 32.
-    high = counters.high.astype(np.int64) << LOW_BITS
-    total = counters.low.astype(np.int64) + high
-    return dict(zip(_ways(shape), total.tolist(), strict=True))
-
-
-def on_host(counters: Counters[PerPE, Rows]) -> Counters[np.ndarray, np.ndarray]:
-    """The same as NumPy arrays."""
-    return Counters(
-        pes=np.stack([np.asarray(row) for row in counters.pes]),
-        links=np.stack([np.asarray(row) for row in counters.links]),
-        low=np.asarray(counters.low),
-        high=np.asarray(counters.high),
+def settled(counting: Counting) -> Counting:
+    """With all counts in the tallies' totals; due before their bits are full."""
+    return jax.tree.map(
+        tally.settled, counting, is_leaf=lambda leaf: isinstance(leaf, Tally)
     )
+
+
+_settled = jax.jit(settled)
+
+
+def on_host(shape: Shape, tables: Tables, counting: Counting) -> Counters:
+    """What was counted, in NumPy arrays."""
+    counting = _settled(counting)
+    links = np.zeros((len(PORTS), shape.pes), np.int64)
+    colors = np.zeros((shape.colors, len(PORTS)), np.int64)
+    kinds = 2 if shape.control else 1
+    for number, forwarded in enumerate(counting.forwarded):
+        position, kind = divmod(number, kinds)
+        left = np.asarray(forwarded.totals)
+        for direction in PORTS:
+            # A control wavelet is not sent into a ramp.
+            if kind and direction == RAMP:
+                continue
+            send = np.asarray(tables.send[position][direction])
+            crossed = left * sets.unpacked(send, shape.colors)
+            links[direction] += crossed.sum(axis=0)
+            colors[:, direction] += crossed.sum(axis=1)
+    pes = np.asarray(counting.pes.totals)
+    return Counters(pes=pes, links=links, colors=colors)
+
+
+def by_color(shape: Shape, counters: Counters) -> dict[tuple[int, int], int]:
+    """Wavelets that crossed links, over all PEs, by color index and direction."""
+    return {
+        (color, side): int(counters.colors[color, side])
+        for color, sides in enumerate(shape.sides)
+        for side in sides
+    }
 
 
 __all__ = [
     "COUNTERS",
     "Counters",
+    "Counting",
     "OVERLAPPING",
     "STATES",
     "by_color",
@@ -165,4 +184,5 @@ __all__ = [
     "is_second_issue",
     "no_counts",
     "on_host",
+    "settled",
 ]

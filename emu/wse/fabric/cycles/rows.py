@@ -1,4 +1,4 @@
-"""Arrays over the PEs, one a color (or channel, or thread), that are worked on row by row.
+"""Arrays over the PEs, one a thread (or direction, or bit), that are worked on row by row.
 
 As one two-dimensional array they would be stacked by every operation whose rows differ, which XLA's
 CPU compiler turns into a branch per element; apart, each row is a plain loop.
@@ -167,6 +167,22 @@ def unfused(on: jax.Array, function: Callable[..., Tree], *operands: PyTree) -> 
     return lax.cond(on, function, nothing, *operands)
 
 
+def only_if(flag: jax.Array, function: Callable[[Tree], Tree], before: Tree) -> Tree:
+    """`function(before)` where a flag is true, else `before` itself.
+
+    It is a loop of one turn or none, as `lax.cond` copies what a branch only passes on.
+    """
+
+    def once(at: tuple[jax.Array, Tree]) -> tuple[jax.Array, Tree]:
+        return jnp.bool_(False), function(at[1])
+
+    def again(at: tuple[jax.Array, Tree]) -> jax.Array:
+        return at[0]
+
+    _, after = lax.while_loop(again, once, (flag, before))
+    return after
+
+
 def materialize(on: jax.Array, *arrays: Tree) -> tuple[Tree, ...]:
     """The same arrays, worked out once however many read them."""
     # The identity, behind a branch: XLA works its operands out before it, and every reader finds
@@ -181,6 +197,7 @@ __all__ = [
     "Rows",
     "full",
     "materialize",
+    "only_if",
     "unfused",
     "where",
     "zeros",

@@ -10,12 +10,11 @@ import numpy as np
 from jax import lax
 
 from emu.program import HASTILY
-from emu.wse.fabric.cycles import machine, profile
+from emu.wse.fabric.cycles import machine, profile, turns
 from emu.wse.fabric.cycles.cycle import step
 from emu.wse.fabric.cycles.log import Chunk, Kept, Listener, Log, Places, write
 from emu.wse.fabric.cycles.machine import Final, Live
-from emu.wse.fabric.cycles.profile import Counters
-from emu.wse.fabric.cycles.rows import PerPE, Rows
+from emu.wse.fabric.cycles.profile import Counters, Counting
 from emu.wse.fabric.cycles.shape import Shape, shape_of
 from emu.wse.fabric.cycles.tables import Tables, tables
 from emu.wse.fabric.encoding.encode import Encoded
@@ -49,7 +48,7 @@ class Cycles(Kept):
     steps: int
     last: int
     state: Final
-    counters: Counters[np.ndarray, np.ndarray] | None
+    counters: Counters | None
     shape: Shape
 
 
@@ -72,7 +71,7 @@ class Progress:
     begin: jax.Array
     state: Live
     log: Chunk[jax.Array]
-    counters: Counters[PerPE, Rows] | None
+    counters: Counting | None
 
 
 def _chunk(
@@ -105,7 +104,14 @@ def _chunk(
         # was, and every later one would.
         return (at.now < stop) & (at.now - at.last < QUIET)
 
-    return lax.while_loop(going, cycle, progress)
+    def stretch(at: Progress) -> Progress:
+        counters = None if at.counters is None else profile.settled(at.counters)
+        state = machine.ranked(at.state)
+        at = dataclasses.replace(at, state=state, counters=counters)
+        end = at.now + turns.STRETCH - at.now % turns.STRETCH
+        return lax.while_loop(lambda at: going(at) & (at.now < end), cycle, at)
+
+    return lax.while_loop(going, stretch, progress)
 
 
 _jit = functools.partial(jax.jit, donate_argnames=("progress",))
@@ -171,14 +177,17 @@ def run(
         # Short of where it was to stop, nothing happened any more.
         if reached < stop or reached >= limit_cycles:
             break
-    state = machine.on_host(at.state, shape.pes)
+    counters = None
+    if at.counters is not None:
+        counters = profile.on_host(shape, read_only, at.counters)
+    state = machine.on_host(at.state, shape)
     kept = log.kept()
     return Cycles(
         cycles=int(state.end.max()),
         steps=reached,
         last=int(at.last),
         state=state,
-        counters=None if at.counters is None else profile.on_host(at.counters),
+        counters=counters,
         shape=shape,
         order=kept.order,
         issues=kept.issues,

@@ -6,12 +6,19 @@ from a single direction at every PE has one, any other has one per direction it 
 
 import dataclasses
 import itertools
+from collections.abc import Iterable
 
 import numpy as np
 
 from emu.wse.fabric.directions import PORTS, RAMP, has, several
 from emu.wse.fabric.encoding.encode import Encoded
-from emu.wse.fabric.encoding.instructions import ACTIVATE, BLOCK, NONE, UNBLOCK
+from emu.wse.fabric.encoding.instructions import (
+    ACTIVATE,
+    BLOCK,
+    NONE,
+    UNBLOCK,
+    Instruction,
+)
 from emu.wse.fabric.program import Color, is_static
 
 Pairs = tuple[tuple[int, int], ...]
@@ -34,6 +41,10 @@ class Shape:
       tasked: whether tasks are activated, blocked or unblocked as the program runs.
       stamps, tasks, instructions: how many; of the last, the next power of two.
       kinds: kinds of instruction in use.
+      taken_words, sent_words: most wavelets that one issue takes, or sends.
+      paced: whether any operation moves several wavelets an issue, or sits out after one.
+      router_places, input_places, output_places: most wavelets in a queue of a router, or at a PE's
+        ramp, and on the way into it.
       hop_cycles, ramp_cycles, task_switch_cycles, async_cycles: of the device.
     """
 
@@ -54,6 +65,12 @@ class Shape:
     tasks: int
     instructions: int
     kinds: tuple[int, ...]
+    taken_words: int
+    sent_words: int
+    paced: bool
+    router_places: int
+    input_places: int
+    output_places: int
     hop_cycles: int
     ramp_cycles: int
     task_switch_cycles: int
@@ -72,23 +89,20 @@ class Shape:
         """Whether no router ever has to choose between two directions of a color."""
         return all(direction == NONE for _, direction in self.channels)
 
-    def channels_of(self, color: int) -> list[int]:
-        """Rows of a color's channels."""
-        rows = []
-        for row, (of_color, _) in enumerate(self.channels):
-            if of_color == color:
-                rows.append(row)
-        return rows
+    @property
+    def hearings(self) -> tuple[int, ...]:
+        """Directions of which some color has a channel, NONE first; queues are kept by these."""
+        return tuple(sorted({direction for _, direction in self.channels}))
 
-    def channel_from(self, color: int, direction: int) -> int | None:
-        """Row of the channel that hears a color from a direction."""
-        for row in self.channels_of(color):
-            _, heard = self.channels[row]
-            # A color with one channel hears whatever direction its router takes, so that one serves
-            # all.
-            if heard in (NONE, direction):
-                return row
-        return None
+    def hear(self, direction: int) -> int:
+        """The set of colors that have a channel of one of `hearings`."""
+        return sum(1 << color for color, heard in self.channels if heard == direction)
+
+    @property
+    def used_sides(self) -> tuple[int, ...]:
+        """Directions in which some router sends any color."""
+        used = {side for sides in self.sides for side in sides}
+        return tuple(sorted(used))
 
 
 def shape_of(encoded: Encoded) -> Shape:
@@ -104,6 +118,7 @@ def shape_of(encoded: Encoded) -> Shape:
     threads = [instruction.thread for instruction in instructions]
     kinds = {instruction.kind for instruction in instructions}
     height, width = encoded.program.shape
+    most_cycles = max(int(device.hop_cycles), int(device.ramp_cycles))
     return Shape(
         height=height,
         width=width,
@@ -130,6 +145,20 @@ def shape_of(encoded: Encoded) -> Shape:
         tasks=len(encoded.entry),
         instructions=_power_of_two(len(instructions)),
         kinds=tuple(sorted(kinds)),
+        taken_words=_words(
+            instruction for instruction in instructions if instruction.inward != NONE
+        ),
+        sent_words=_words(
+            instruction for instruction in instructions if instruction.outward != NONE
+        ),
+        paced=any(
+            instruction.time.words > 1 or instruction.time.interval_cycles > 1
+            for instruction in instructions
+        ),
+        # A way holds a wavelet for each cycle that it takes.
+        router_places=int(device.router_queue_words) + most_cycles,
+        input_places=max(device.input_queue_words) + int(device.ramp_cycles),
+        output_places=max(device.output_queue_words) + 1,
         hop_cycles=int(device.hop_cycles),
         ramp_cycles=int(device.ramp_cycles),
         task_switch_cycles=int(device.task_switch_cycles),
@@ -141,6 +170,11 @@ def _power_of_two(count: int) -> int:
     """The next one, so that a few instructions more need no new compilation."""
     # 5 to 8 instructions give 8: `count - 1` is 4 to 7, of three bits.
     return 1 << max(0, count - 1).bit_length()
+
+
+def _words(instructions: Iterable[Instruction]) -> int:
+    """Most wavelets that an issue of these moves."""
+    return max((instruction.time.words for instruction in instructions), default=1)
 
 
 def _in_any_position(sets: np.ndarray) -> np.ndarray:

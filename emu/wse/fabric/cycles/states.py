@@ -5,8 +5,10 @@ import jax.numpy as jnp
 
 from emu.wse.fabric.cycles import fields
 from emu.wse.fabric.cycles.cycle import Seen
+from emu.wse.fabric.cycles.machine import IDLE as NO_INSTRUCTION
 from emu.wse.fabric.cycles.rows import PerPE, Rows
 from emu.wse.fabric.cycles.shape import Shape
+from emu.wse.fabric.encoding.instructions import NONE
 
 THREAD_STATES = (
     "idle",
@@ -73,8 +75,8 @@ def states(shape: Shape, seen: Seen, now: jax.Array, traced: jax.Array) -> jax.A
 def _off_datapath(seen: Seen, now: jax.Array, traced: jax.Array) -> PerPE:
     """What the main thread does while it has no operation on the datapath."""
     waits = seen.before.wake[traced] > now
-    code = seen.due[traced] | waits
-    has_next = seen.pc[traced] >= 0
+    code = (seen.acts.code[traced] != NONE) | waits
+    has_next = seen.before.pc[traced] != NO_INSTRUCTION
     # It has an instruction, is not waiting for a cycle and did not dispatch: only a busy
     # microthread stalls a main thread so.
     otherwise = jnp.where(has_next, THREAD_BUSY, IDLE)

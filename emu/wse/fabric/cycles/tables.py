@@ -8,17 +8,18 @@ import numpy as np
 
 from emu.errors import LimitExceeded
 from emu.wse.fabric import ops
-from emu.wse.fabric.cycles import fields
-from emu.wse.fabric.cycles.rows import NO_ROWS, Rows
+from emu.wse.fabric.cycles import counts, fields, sets
+from emu.wse.fabric.cycles.counts import Counts
+from emu.wse.fabric.cycles.rows import NO_ROWS, PerPE, Rows
 from emu.wse.fabric.cycles.shape import Shape
-from emu.wse.fabric.directions import RAMP, has
+from emu.wse.fabric.directions import PORTS, RAMP, has
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE, Instruction
 from emu.wse.fabric.encoding.queues import Side
 from emu.wse.fabric.program import Color
 
 ByPosition = tuple[Rows, ...]
-"""One `[colors, PEs]` for each position of the switches."""
+"""For each position of the switches a set of colors in each of `PORTS`."""
 
 
 @jax.tree_util.register_dataclass
@@ -32,12 +33,12 @@ class Tables:
       instructions: `fields.WORDS` arrays `int32[instructions]`.
       entry: `int32[tasks, PEs]`, each task's first instruction, or NONE.
       hears: `bool[data tasks, PEs]`, where its color starts each of `Shape.data_tasks`.
-      receive, send: `uint8`, sets of directions by position, color and PE.
-      last: `int8[colors, PEs]`, the highest position.
-      heeds: `bool[colors, PEs]`, whether control wavelets move the switch.
-      channel_capacity: `int8[channels, PEs]`, wavelets in a queue and on the way into it.
-      channel_entry: `int8[channels, PEs]`, the bit of `Queues.flying` that entering it sets.
-      output_capacity, input_capacity: `int8[colors, PEs]`, of the queues at the PEs' ramps.
+      receive, send: the colors that a router receives from, or sends in, each direction.
+      last: the highest positions, as `counts.py` has numbers.
+      heeds: the colors of which control wavelets move the switch.
+      channel_capacity: of each of `Shape.hearings` the wavelets in its channels and on the way into
+        them, 0 of a color without one; as `counts.py` has numbers.
+      output_capacity, input_capacity: of the queues at the PEs' ramps.
     """
 
     shape: Shape = dataclasses.field(metadata={"static": True})
@@ -47,12 +48,11 @@ class Tables:
     hears: Rows
     receive: ByPosition
     send: ByPosition
-    last: Rows
-    heeds: Rows
-    channel_capacity: Rows
-    channel_entry: Rows
-    output_capacity: Rows
-    input_capacity: Rows
+    last: Counts
+    heeds: PerPE
+    channel_capacity: tuple[Counts, ...]
+    output_capacity: Counts
+    input_capacity: Counts
 
 
 def tables(encoded: Encoded, shape: Shape) -> Tables:
@@ -62,11 +62,7 @@ def tables(encoded: Encoded, shape: Shape) -> Tables:
     # A shape may allow for more tasks than the program has; the others have no code anywhere.
     entry = np.full((shape.tasks, shape.pes), NONE, np.int32)
     entry[: len(encoded.entry)] = encoded.entry.reshape(-1, shape.pes)
-    latency = _latencies(shape, colors)
-    # A way holds a wavelet for each cycle that it takes, so that a stream flows at full rate. Each
-    # is a bit of `flying`, which is shifted right every cycle: over 3 cycles it enters as 0b100.
-    capacity = int(device.router_queue_words) + latency
-    way_in = 1 << (latency - 1)
+    words = int(device.router_queue_words)
     return Tables(
         shape=shape,
         # An argument of the compiled step: a constant would be folded, and with it the branch that
@@ -77,12 +73,16 @@ def tables(encoded: Encoded, shape: Shape) -> Tables:
         hears=_hears(encoded, shape),
         receive=_by_position(shape, [color.receive for color in colors]),
         send=_by_position(shape, [color.send for color in colors]),
-        last=_per_color(shape, [color.last for color in colors]),
-        heeds=_per_color(shape, [color.heeds for color in colors]),
-        channel_capacity=Rows.of(capacity.astype(np.int8)),
-        channel_entry=Rows.of(way_in.astype(np.int8)),
-        output_capacity=_capacities(encoded.outputs, 1),
-        input_capacity=_capacities(encoded.inputs, shape.ramp_cycles),
+        last=_last(shape, colors),
+        heeds=_heeds(shape, colors),
+        channel_capacity=tuple(
+            counts.packed(_capacity(shape, colors, hearing, words), shape.router_places)
+            for hearing in shape.hearings
+        ),
+        output_capacity=_capacities(encoded.outputs, 1, shape.output_places),
+        input_capacity=_capacities(
+            encoded.inputs, shape.ramp_cycles, shape.input_places
+        ),
     )
 
 
@@ -106,49 +106,59 @@ def _hears(encoded: Encoded, shape: Shape) -> Rows:
     return Rows.of(np.stack(places))
 
 
-def _per_color(shape: Shape, grids: list[np.ndarray]) -> Rows:
-    if not grids:
-        return NO_ROWS
-    rows = np.stack(grids).reshape(-1, shape.pes)
-    return Rows.of(rows)
+def _last(shape: Shape, colors: list[Color]) -> Counts:
+    grids = [color.last for color in colors]
+    most = max(shape.positions, default=1) - 1
+    return counts.packed(np.array(grids).reshape(-1, shape.pes), most)
+
+
+def _heeds(shape: Shape, colors: list[Color]) -> PerPE:
+    grids = [color.heeds for color in colors]
+    return jnp.asarray(sets.packed(np.array(grids).reshape(-1, shape.pes)))
 
 
 def _by_position(shape: Shape, routes: list[np.ndarray]) -> ByPosition:
     """Routes `[positions, height, width]` of each color; one with fewer keeps its last."""
-    if not routes:
-        return ()
     by_position: list[Rows] = []
-    for position in range(max(shape.positions)):
+    for position in range(max(shape.positions, default=0)):
         grids: list[np.ndarray] = []
         for grids_of_color in routes:
             last = len(grids_of_color) - 1
             # Its switch never gets to a position beyond its last, whatever stands there.
             grids.append(grids_of_color[min(position, last)])
-        by_position.append(_per_color(shape, grids))
+        sides = np.stack(grids).reshape(-1, shape.pes)
+        by_side = [sets.packed(has(sides, side)) for side in PORTS]
+        by_position.append(Rows.of(np.stack(by_side)))
     return tuple(by_position)
 
 
-def _capacities(side: Side, latency: int) -> Rows:
+def _capacities(side: Side, latency: int, most: int) -> Counts:
     """Of each color's queue, and of the way into it: a wavelet for each cycle that it takes."""
     if not len(side.words):
         return NO_ROWS
-    capacities = side.flat_words + latency
-    return Rows.of(capacities.astype(np.int8))
+    return counts.packed(side.flat_words + latency, most)
 
 
-def _latencies(shape: Shape, colors: list[Color]) -> np.ndarray:
-    """`int64[channels, PEs]`: cycles of the way into each channel, over a link or the ramp."""
-    channels = len(shape.channels)
-    latency = np.full((channels, shape.pes), shape.hop_cycles, np.int64)
-    for row, (color, direction) in enumerate(shape.channels):
-        if direction == NONE:
-            receive = colors[color].receive[0].reshape(-1)
+def _capacity(
+    shape: Shape, colors: list[Color], hearing: int, words: int
+) -> np.ndarray:
+    """`int64[colors, PEs]`: wavelets in the channels of a direction and on the way into them.
+
+    A way holds a wavelet for each cycle that it takes, so that a stream flows at full rate.
+    """
+    capacity = np.zeros((len(colors), shape.pes), np.int64)
+    for number, color in enumerate(colors):
+        if (number, hearing) not in shape.channels:
+            continue
+        is_ramp = hearing == RAMP
+        if hearing == NONE:
             # A static color comes over a link at most PEs and up the ramp at its senders, into one
             # channel.
-            latency[row, has(receive, RAMP)] = shape.ramp_cycles
-        elif direction == RAMP:
-            latency[row] = shape.ramp_cycles
-    return latency
+            is_ramp = has(color.receive[0].reshape(-1), RAMP)
+        capacity[number] = words + np.where(
+            is_ramp, shape.ramp_cycles, shape.hop_cycles
+        )
+    return capacity
 
 
 def _packed(encoded: Encoded, count: int) -> tuple[jax.Array, ...]:

@@ -1,94 +1,89 @@
 """Whose turn it is, of several that want the same: theirs who were served longest ago.
 
-When each was served does not matter, only in which order. So each color (or thread) has the set of
-those that go before it, as bits; of those served in one cycle the one of the lowest number does. Of
-colors 0, 1 and 2, which nobody has served yet, color 2 lets 0 and 1 go first, 0b011:
+Of each color (or thread) it is kept when it was last served, at each PE. Only the order matters, so
+a byte tells it: a clock that counts from `FIRST` on and, every `STRETCH` cycles, begins anew, when
+all times so far become ranks below `FIRST` (`ranked`). Of those never served, and of those served
+in one cycle, the one of the lowest number goes first.
 
-    before   0b000   0b001   0b011
-    1 goes   0b000   0b101   0b001     color 1 lets both others go first, and they no longer it
-    0 and 2  0b010   0b000   0b011     served in one cycle: color 2 lets 0 go first
+    time of    red   green   blue
+    cycle 0      0      0      0    red's turn, then green's
+    served      32     33      0    blue's turn, then red's
+    ranks        1      2      0    still
 """
 
-import functools
-import operator
-from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
-from emu.annotations import DType
-from emu.wse.fabric.cycles.rows import PerPE, Rows
+from emu.wse.fabric.cycles import sets
+from emu.wse.fabric.cycles.rows import PerPE, Rows, zeros
+
+FIRST = 32
+"""More than there are ranks: colors are bits of 32."""
+STRETCH = 196
+"""Cycles after which the clock begins anew; a byte holds 27 more."""
+LATER = jnp.iinfo(jnp.uint8).max
 
 
-def mask_dtype(count: int) -> DType:
-    """The smallest dtype with a bit for each of so many."""
-    for dtype in (jnp.uint8, jnp.uint16):
-        if count <= jnp.iinfo(dtype).bits:
-            return dtype
-    return jnp.uint32
+def nobody(count: int, pes: int) -> Rows:
+    """`uint8[count, PEs]`, when each was last served, before the first cycle."""
+    return zeros(count, pes, jnp.uint8)
 
 
-def in_order(count: int, pes: int) -> Rows:
-    """The sets of those that go first where nobody was served: all of lower numbers."""
-    dtype = mask_dtype(count)
-    return Rows(jnp.full(pes, _lower(number), dtype) for number in range(count))
-
-
-def as_set(flags: Sequence[PerPE]) -> PerPE:
-    """`bool[PEs]` of each number as the set of those that are true."""
-    dtype = mask_dtype(len(flags))
-    bits = [flag.astype(dtype) << number for number, flag in enumerate(flags)]
-    return functools.reduce(operator.or_, bits)
-
-
-Pairs: TypeAlias = Mapping[tuple[int, int], PerPE]
-"""Where two of them want the same, by their numbers."""
-
-
-def settled(wants: Sequence[PerPE], pairs: Pairs, ahead: Rows) -> Rows:
-    """Those that want and whom no rival goes before.
+def losers(contests: Sequence[PerPE], served: Rows) -> PerPE:
+    """Those that want something for which another one goes before them.
 
     It is who wants that counts, not who wins. Say red meets blue and blue meets green, last served
     in cycles 3, 5 and 8: red goes, blue loses to red, and green loses to blue though blue does not
     go.
 
     Args:
-      wants: who does.
-      pairs: who meets.
-      ahead: for each the set of those that go before it.
+      contests: for each thing the set of those that want it.
+      served: when each was last served.
     """
+    met = [sets.where(sets.several(wants), wants) for wants in contests]
 
-    def first() -> list[PerPE]:
-        dtype = mask_dtype(len(wants))
-        rivals = [jnp.zeros_like(before) for before in ahead]
-        for (one, other), meet in pairs.items():
-            bit = meet.astype(dtype)
-            rivals[one] = rivals[one] | bit << other
-            rivals[other] = rivals[other] | bit << one
-        rows = zip(wants, rivals, ahead, strict=True)
-        return [want & ((rival & before) == 0) for want, rival, before in rows]
+    def settled(met: list[PerPE]) -> PerPE:
+        return sets.union([wants & ~_first(wants, served) for wants in met])
 
-    # In most cycles nobody meets anybody, which one look at all pairs tells.
-    anywhere = functools.reduce(operator.or_, pairs.values())
-    return Rows(lax.cond(anywhere.any(), first, lambda: list(wants)))
+    def nobody_meets(met: list[PerPE]) -> PerPE:
+        return jnp.zeros_like(met[0])
+
+    # In most cycles nobody meets anybody, which one look at all tells.
+    meeting = sets.anywhere(sets.union(met))
+    return lax.cond(meeting != 0, settled, nobody_meets, met)
 
 
-def after(ahead: Rows, served: PerPE) -> Rows:
-    """The sets once those in `served`, a set itself, have been served."""
-    others = ~served
-    rows: list[PerPE] = []
-    for number, before in enumerate(ahead):
-        is_served = (served >> number & 1) != 0
-        # Who was not served in this cycle was so before it, or never.
-        lower = jnp.array(_lower(number), served.dtype)
-        last = others | served & lower
-        rows.append(jnp.where(is_served, last, before & others))
-    return Rows(rows)
+def _first(wants: PerPE, served: Rows) -> PerPE:
+    """Of each PE's set the one that was served longest ago; none of an empty one."""
+    first = jnp.zeros_like(wants)
+    longest = jnp.full(wants.shape, LATER, jnp.uint8)
+    # From the lowest number on, so that of equals the first one stays.
+    for number, last in enumerate(served):
+        bit = wants.dtype.type(1 << number)
+        better = sets.some(wants & bit) & (last < longest)
+        first = jnp.where(better, bit, first)
+        longest = jnp.where(better, last, longest)
+    return first
 
 
-def _lower(number: int) -> int:
-    return (1 << number) - 1
+def after(served: Rows, who: PerPE, now: jax.Array) -> Rows:
+    """When each was last served, once those in `who` have been in cycle `now`."""
+    time = (now % STRETCH + FIRST).astype(jnp.uint8)
+    return Rows(
+        jnp.where(sets.some(who & who.dtype.type(1 << number)), time, last)
+        for number, last in enumerate(served)
+    )
 
 
-__all__ = ["after", "as_set", "in_order", "mask_dtype", "settled"]
+def ranked(served: Rows) -> Rows:
+    """The same order in ranks: how many were served before each."""
+    return Rows(
+        Rows((other < last).astype(jnp.uint8) for other in served).sum()
+        for last in served
+    )
+
+
+__all__ = ["STRETCH", "after", "losers", "nobody", "ranked"]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from emu.wse.fabric.cycles.machine import IDLE, NEVER, TAKES, Threads
+from emu.wse.fabric.cycles.machine import IDLE, NEVER, TAKES, Final
 from emu.wse.fabric.cycles.run import QUIET, Cycles
 from emu.wse.fabric.encoding.encode import Encoded
 from emu.wse.fabric.encoding.instructions import NONE
@@ -37,7 +37,7 @@ def check(encoded: Encoded, run: Cycles) -> None:
     if names:
         _check_inputs(encoded, run, names)
         of_channels = [names[color] for color, _ in run.shape.channels]
-        queued = run.state.channels.waiting
+        queued = run.state.channels
         _check_stranded(encoded, run, "router", queued, of_channels)
         _check_stranded(encoded, run, "output queue", run.state.outputs, names)
         _check_apart(encoded, run, names)
@@ -58,22 +58,21 @@ def _check_arrivals(encoded: Encoded, run: Cycles, names: list[str]) -> None:
 
 
 def _check_threads(encoded: Encoded, run: Cycles, names: list[str]) -> None:
-    threads = run.state.threads
-    waiting = run.state.inputs.waiting
-    thread, pe = np.nonzero(threads.on)
+    state = run.state
+    thread, pe = np.nonzero(state.on)
     if not len(pe):
         return
     # A thread that waits for wavelets is nearer to the cause than one that waits for room.
-    starves = _starves(threads, waiting, thread, pe)
+    starves = _starves(state, thread, pe)
     nearest = np.lexsort((pe, ~starves))[0]
     stuck = len(pe)
     thread = int(thread[nearest])
     pe = int(pe[nearest])
-    inward = int(threads.inward[thread, pe])
-    outward = int(threads.outward[thread, pe])
-    left = int(threads.left[thread, pe])
+    inward = int(state.inward[thread, pe])
+    outward = int(state.outward[thread, pe])
+    left = int(state.left[thread, pe])
     on = "" if thread == 0 else f"microthread {thread} of "
-    if inward != NONE and waiting[inward, pe] == 0:
+    if inward != NONE and state.inputs[inward, pe] == 0:
         why = f"waits for {left} wavelets on color '{names[inward]}' that nobody sends"
     elif outward != NONE:
         why = f"cannot send {left} wavelets on color '{names[outward]}': its output queue is full"
@@ -86,16 +85,15 @@ def _check_threads(encoded: Encoded, run: Cycles, names: list[str]) -> None:
 
 
 def _starves(
-    threads: Threads[np.ndarray],
-    waiting: np.ndarray,
+    state: Final,
     thread: np.ndarray,
     pe: np.ndarray,
 ) -> np.ndarray:
     """Whether operations wait for wavelets that are not there."""
-    inward = threads.inward[thread, pe]
-    if not len(waiting):
+    inward = state.inward[thread, pe]
+    if not len(state.inputs):
         return np.zeros(len(pe), bool)
-    came = waiting[np.maximum(inward, 0), pe]
+    came = state.inputs[np.maximum(inward, 0), pe]
     return (inward != NONE) & (came == 0)
 
 
@@ -131,7 +129,7 @@ def _check_tasks(encoded: Encoded, run: Cycles) -> None:
 
 
 def _check_inputs(encoded: Encoded, run: Cycles, names: list[str]) -> None:
-    waiting = run.state.inputs.waiting
+    waiting = run.state.inputs
     left = np.argwhere(waiting)
     if len(left):
         color, pe = left[0].tolist()

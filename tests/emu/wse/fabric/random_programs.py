@@ -261,6 +261,8 @@ def wide_shape(e: Encoded) -> Shape:
         tasks=len(TASKS),
         instructions=256,
         kinds=(VECTOR, CODE, STAMP, ACTIVATE, BLOCK, UNBLOCK, SWITCH),
+        sent_words=2,
+        paced=True,
     )
 
 

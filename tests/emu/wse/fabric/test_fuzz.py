@@ -97,7 +97,7 @@ def check_conserved(
             assert all(ways[n] >= ways[n + 1] for n in sorted(ways))
             assert color in merges or numbers == sorted(ways)
         into = sum(len(t) for (_, p), t in plain.read.items() if p == pe)
-        under_way = run.state.inputs.held[:, pe].sum()
+        under_way = run.state.inputs_held[:, pe].sum()
         assert into + under_way == links[4, pe]
 
 

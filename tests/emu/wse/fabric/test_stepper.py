@@ -1,5 +1,7 @@
 """The stepper's front: the path it takes, and errors that name the PE, the color and the cycle."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from emu.wse.fabric.errors import (
 )
 from emu.wse.fabric.ops import copy, receive, send
 from emu.wse.fabric.program import FabricProgram
+from tests.emu.wse.fabric.wavelets import simulate
 
 DEVICE = WSE3.at()
 
@@ -67,9 +70,21 @@ def test_how_the_step_is_compiled_changes_nothing(
         np.testing.assert_array_equal(got, expected)
 
 
+def test_a_sender_of_two_words_an_issue_waits_for_room_for_both() -> None:
+    encoded = encode(pair(sent=60, taken=60), DEVICE)
+    found = cycle_run.run(encoded, watch=np.arange(2))
+    plain = simulate(encoded)
+    assert sorted(found.order.rows()) == sorted(plain.order)
+    assert found.state.end.tolist() == [plain.ends[0], plain.ends[1]]
+    # Its queue fills: it sends faster than its router takes.
+    assert np.flatnonzero(found.issues[:, 1] == 0).max() > 60 // 2 + 4
+
+
 def parts(run: cycle_run.Cycles) -> tuple[object, ...]:
     """What a run shows, in arrays and numbers."""
-    return run.state, run.counters, run.order.rows(), run.issues, run.steps, run.last
+    assert run.counters is not None
+    state, counters = map(dataclasses.astuple, (run.state, run.counters))
+    return state, counters, run.order.rows(), run.issues, run.steps, run.last
 
 
 def test_trains_are_refused_where_they_cannot_tell() -> None:
