@@ -110,7 +110,7 @@ FAULTS: Faults = {
     "0 lanes": Fault(attends(lanes=0), "lanes is 0"),
     "10^9 lanes": Fault(attends(lanes=10**9), "lanes is 1000000000, .* from 1 to"),
     "3 cores of 1 KV head": Fault(
-        attends(cores=3), "KV heads by cores of a chip: 1 by 3, must divide"
+        attends(cores=3), "KV heads by cores of a rank: 1 by 3, must divide"
     ),
     "inner 3 of 4": Fault(
         attends(scheme="tiles", inner=3), "ranks by inner ranks: 4 by 3, must divide"
