@@ -138,13 +138,16 @@ def _of_mask(mask: Mask, context: int) -> tuple[np.ndarray, np.ndarray, np.ndarr
     tiles = -(-context // size)
     grids = place("contiguous", context, 1, tiles * size).grids(size)
     status = tile_map(mask, context, grids, grids)[0, :, 0]
-    low = np.full((tiles, size), context)
-    high = np.zeros((tiles, size), int)
-    count = np.zeros((tiles, size), int)
-    tile, key_tile = np.nonzero(status == FULL)
-    np.minimum.at(low, tile, (key_tile * size)[:, None])
-    np.maximum.at(high, tile, ((key_tile + 1) * size)[:, None])
-    np.add.at(count, tile, size)
+    # Of a tile that is allowed as a whole all positions see all keys: of a tile of positions the
+    # first such key tile, the last and their number say it all.
+    full = status == FULL
+    some = full.any(1)
+    ends = np.where(some, tiles - full[:, ::-1].argmax(1), 0)
+    starts = np.where(some, full.argmax(1) * size, context)
+    low, high, count = (
+        np.repeat(of_tile[:, None], size, axis=1)
+        for of_tile in (starts, ends * size, full.sum(1) * size)
+    )
     tile, key_tile = np.nonzero(status == PARTIAL)
     if len(tile):
         positions = np.arange(tiles * size, dtype=np.int32).reshape(tiles, size)
