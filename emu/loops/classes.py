@@ -18,6 +18,7 @@ from emu.clock.ticks import Active
 from emu.clock.tiles import Value
 from emu.instruction import lookup
 from emu.loops import decisions, jump
+from emu.loops.distinct import distinct
 from emu.loops.early import Met
 from emu.loops.entry import LoopEntry
 from emu.loops.foresight import Known
@@ -27,7 +28,7 @@ from emu.loops.merge import KnownRings, Merge
 from emu.loops.one_core import OneCore
 from emu.loops.outcome import Outcome, OutcomeReader, Unclear
 from emu.loops.patterns import Patterns
-from emu.loops.starting_state import StartingStates, Uses, distinct
+from emu.loops.starting_state import StartingStates, Uses
 from emu.tracing import jaxpr as jx
 
 MAX_CELLS = 4096

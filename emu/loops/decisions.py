@@ -10,6 +10,7 @@ import math
 import numpy as np
 
 from emu.clock.tiles import Value
+from emu.loops.distinct import distinct
 from emu.loops.foresight import (
     MAX_DECISIONS,
     Decisions,
@@ -64,10 +65,9 @@ def plan(
         return Plan(None, rows)
     table = np.concatenate(each, axis=1)
     # By whole rows, every decision of every core: three iterations that decide `[[1, 0], [1, 0],
-    # [0, 0]]` have the ids 1, 1, 0.
-    _, ids = np.unique(table, axis=0, return_inverse=True)
-    # NumPy 2.0.0 gives this inverse as many dimensions as the table has.
-    return Plan(ids.reshape(-1), rows)
+    # [0, 0]]` have the ids 0, 0, 1.
+    _, ids = distinct(table.T)
+    return Plan(ids, rows)
 
 
 def of_loop(mesh: Mesh, loop: jx.Scan, knowns: list[Known]) -> Decisions | None:

@@ -15,6 +15,7 @@ from emu.clock.reading import Spent
 from emu.clock.resources import Buffer, Row
 from emu.clock.ticks import Flags, Ticks, flat, same
 from emu.clock.tiles import Value
+from emu.loops.distinct import distinct
 from emu.tracing import jaxpr as jx
 
 MAX_RATES = 8
@@ -227,12 +228,12 @@ def _by_group(
     after = grouped(now)
     # Groups in the same state are asked once.
     pairs = np.concatenate([before, after], axis=1)
-    distinct = np.unique(pairs, axis=0)
-    if len(distinct) > MAX_GROUPS:
+    firsts, _ = distinct(pairs.T)
+    if len(firsts) > MAX_GROUPS:
         return False
     cores = before.shape[1] // len(was)
     flags = np.repeat(decides, cores)
-    for pair in distinct:
+    for pair in pairs[firsts]:
         group_before, group_after = np.split(pair, 2)
         if not _repeats(group_before, group_after, flags):
             return False

@@ -17,13 +17,14 @@ from emu.clock.resources import CLOCKS, LEVELS, RESOURCES, Buffer, Engine, Port
 from emu.clock.state import ClockState, Setup, initial_state
 from emu.clock.ticks import Flags, PerCore, Ticks
 from emu.clock.tiles import Value
-from emu.loops import jump, starting_state
+from emu.loops import jump
+from emu.loops.distinct import distinct
 from emu.loops.entry import LoopEntry
 from emu.loops.marks import ALWAYS, Marks
 from emu.loops.merge import Merge
 from emu.loops.one_core import OneCore
 from emu.loops.outcome import OutcomeReader
-from emu.loops.starting_state import StartingStates, Uses, distinct
+from emu.loops.starting_state import StartingStates, Uses
 from emu.tracing import jaxpr as jx
 from tests.helpers import THROTTLED
 
@@ -163,7 +164,7 @@ def test_equal_columns_are_told_apart_though_their_sums_were_equal(
     sums_differ, monkeypatch
 ):
     if not sums_differ:
-        monkeypatch.setattr(starting_state, "_FACTORS", np.zeros(1, np.int64))
+        monkeypatch.setattr("emu.loops.distinct._FACTORS", np.zeros(1, np.int64))
     rng = np.random.default_rng(0)
     columns = rng.integers(-(2**60), 2**60, (40, 5))[:, [3, 1, 3, 4, 1, 1, 0]]
     firsts, which = distinct(columns)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from emu.clock.ticks import PerCore
-from emu.loops.starting_state import distinct
+from emu.loops.distinct import distinct
 from emu.wse.timeline.times import Times
 
 
